@@ -1,0 +1,95 @@
+//! A limit on everything, in one place, with where each number comes from.
+//!
+//! Limits that can change the result of a command are [`Replicated`]: they live in the log, not in this binary. The constants
+//! here bound what enters the log at all, and are the same for every release of one `APPLY_VERSION`.
+
+use crate::proto::command;
+
+/// A state key. Larger keys make page-sized B-tree nodes useless.
+pub const KEY_BYTES_MAX: usize = 64 * 1024;
+/// A state value.
+pub const VALUE_BYTES_MAX: usize = 1024 * 1024;
+/// A client's request message: one value, its key, and room for a transaction's framing.
+pub const REQUEST_BYTES_MAX: usize = 1024 * 1024 + 256 * 1024;
+/// An encoded response: gRPC clients refuse messages above 4 MiB unless told otherwise, and framing needs some of it.
+pub const RESULT_BYTES_MAX: usize = 4 * 1024 * 1024 - 64 * 1024;
+/// The output of a call that ends in a guest's status: headers carry it, and HTTP/2 peers cap headers at 8–16 KiB.
+pub const STATUS_BYTES_MAX: usize = 4 * 1024;
+/// Items of one page of a scan.
+pub const SCAN_ITEMS_MAX: usize = 10_000;
+/// Bytes of one page of a scan: what fits a result.
+pub const SCAN_BYTES_MAX: usize = RESULT_BYTES_MAX;
+/// An idempotency key.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
+/// A full gRPC method path.
+pub const METHOD_BYTES_MAX: usize = 512;
+/// A reply that is stored for a retry whatever the table holds; above it the byte cap decides.
+pub const SMALL_REPLY_BYTES: usize = 4 * 1024;
+/// A module's uncompressed wasm, as long as it travels in one log entry.
+pub const MODULE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Commands proposed and not yet applied, per node; the next one is RESOURCE_EXHAUSTED. Well below openraft's channel to the
+/// state machine (1024 batches), so that the Raft core never waits for a slow apply.
+pub const PENDING_COMMANDS_MAX: usize = 16 * 1024;
+/// Bytes of commands proposed and not yet applied, per node.
+pub const PENDING_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Queries waiting for a thread, per node.
+pub const PENDING_QUERIES_MAX: usize = 16 * 1024;
+/// How long a client is told to wait before it retries an overloaded node, milliseconds.
+pub const PUSHBACK_MS: u64 = 100;
+
+/// Limits that are part of the replicated state; see `command.proto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replicated {
+    /// Fuel of one command. 50 M fuel is about 50 ms here, a twentieth of the default election timeout.
+    pub command_fuel: u64,
+    /// Fuel of one query.
+    pub query_fuel: u64,
+    /// Linear memory of one call, bytes.
+    pub memory_bytes: u64,
+    /// How long a reply is kept for a retry, milliseconds of log time.
+    pub idempotency_window_ms: u64,
+    /// Idempotency rows kept at most.
+    pub idempotency_keys: u64,
+    /// Bytes of idempotency rows kept at most.
+    pub idempotency_bytes: u64,
+}
+
+impl Default for Replicated {
+    fn default() -> Self {
+        Self {
+            command_fuel: 50_000_000,
+            query_fuel: 200_000_000,
+            memory_bytes: 16 * 1024 * 1024,
+            idempotency_window_ms: 120_000,
+            idempotency_keys: 1_000_000,
+            idempotency_bytes: 512 * 1024 * 1024,
+        }
+    }
+}
+
+impl From<Replicated> for command::Limits {
+    fn from(limits: Replicated) -> Self {
+        Self {
+            command_fuel: limits.command_fuel,
+            query_fuel: limits.query_fuel,
+            memory_bytes: limits.memory_bytes,
+            idempotency_window_ms: limits.idempotency_window_ms,
+            idempotency_keys: limits.idempotency_keys,
+            idempotency_bytes: limits.idempotency_bytes,
+        }
+    }
+}
+
+impl From<command::Limits> for Replicated {
+    fn from(limits: command::Limits) -> Self {
+        Self {
+            command_fuel: limits.command_fuel,
+            query_fuel: limits.query_fuel,
+            memory_bytes: limits.memory_bytes,
+            idempotency_window_ms: limits.idempotency_window_ms,
+            idempotency_keys: limits.idempotency_keys,
+            idempotency_bytes: limits.idempotency_bytes,
+        }
+    }
+}
