@@ -5,3 +5,5 @@ pub mod ids;
 pub mod limits;
 pub mod proto;
 pub mod raft;
+pub mod service;
+pub mod wasm;
