@@ -7,3 +7,4 @@ pub mod proto;
 pub mod raft;
 pub mod service;
 pub mod wasm;
+pub mod meta;
