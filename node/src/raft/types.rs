@@ -1,6 +1,5 @@
 //! openraft's type parameters, chosen once.
 
-
 use crate::command::{Command, Reply};
 use crate::ids::NodeId;
 
