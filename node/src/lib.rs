@@ -1,6 +1,8 @@
 //! Balsa: a replicated, durable, linearizable gRPC service whose logic is your WebAssembly module.
 
+pub mod api;
 pub mod command;
+pub mod http;
 pub mod ids;
 pub mod limits;
 pub mod proto;
