@@ -6,5 +6,7 @@ pub mod limits;
 pub mod proto;
 pub mod raft;
 pub mod service;
+pub mod state_machine;
+pub mod storage;
 pub mod wasm;
 pub mod meta;
