@@ -18,6 +18,7 @@ use super::digest::Fold;
 use super::sessions::{self, Attempt, Slot, Verdict};
 use super::{ActiveModule, Fault, StateMachine, modules, settings};
 use crate::command::{APPLY_VERSION, Command, Outcome, Refusal, Reply};
+use crate::ids::ModuleHash;
 use crate::proto::command as pb;
 use crate::proto::raft;
 use crate::raft::types::{Entry, Membership, StoredMembership};
@@ -91,7 +92,7 @@ impl StateMachine {
                 let random = random.map_err(|_| malformed(&"a call needs 32 random bytes"))?;
                 self.apply_call(index, &call, random, fold)
             }
-            Kind::Activate(activate) => Ok(self.apply_activate(index, &activate)),
+            Kind::Activate(activate) => self.apply_activate(index, &activate),
             Kind::Tick(pb::Tick {}) => Ok(Applied::ok()),
             Kind::SetLimits(set) => Ok(self.apply_limits(set.limits.unwrap_or_default())),
         }
@@ -167,13 +168,7 @@ impl StateMachine {
     }
 
     /// Remembers the outcome for a retry, where the client gave a key; undoes the command if there is no room for it.
-    fn remember(
-        &mut self,
-        slot: Option<Slot>,
-        index: u64,
-        outcome: Outcome,
-        trap_detail: Option<String>,
-    ) -> Applied {
+    fn remember(&mut self, slot: Option<Slot>, index: u64, outcome: Outcome, trap_detail: Option<String>) -> Applied {
         let outcome = pb::Outcome::from(&outcome);
         let applied = Applied { outcome: outcome.encode_to_vec().into(), replayed_from: None, trap_detail };
         let Some(slot) = slot else { return applied };
@@ -188,27 +183,29 @@ impl StateMachine {
     }
 
     /// Makes a module the one called so. The same code again changes nothing, whichever generation was expected.
-    fn apply_activate(&mut self, index: u64, activate: &pb::Activate) -> Applied {
+    fn apply_activate(&mut self, index: u64, activate: &pb::Activate) -> Result<Applied, Fault> {
         let (name, wasm) = (activate.name.as_str(), &activate.wasm);
         let active = self.state.registry.get(name);
-        if active.is_some_and(|active| active.module.hash() == crate::ids::ModuleHash::of(wasm)) {
-            return Applied::ok();
+        if active.is_some_and(|active| active.module.hash() == ModuleHash::of(wasm)) {
+            return Ok(Applied::ok());
         }
         if activate.expected_generation != active.map_or(0, |active| active.generation) {
-            return Applied::refused(Refusal::GenerationMismatch, None);
+            return Ok(Applied::refused(Refusal::GenerationMismatch, None));
         }
         let module = match Module::load(&self.engine, wasm) {
             Ok(module) => module,
-            Err(rejection) => return Applied::refused(Refusal::InvalidModule, Some(rejection.to_string())),
+            // Other nodes may well have taken it: no reason to refuse, every reason to stop.
+            Err(why) if why.is_of_this_node() => return Err(Fault::Module { name: name.to_owned(), why }),
+            Err(why) => return Ok(Applied::refused(Refusal::InvalidModule, Some(why.to_string()))),
         };
         if let Some(objection) = self.state.registry.objection(name, &module) {
-            return Applied::refused(Refusal::InvalidModule, Some(objection));
+            return Ok(Applied::refused(Refusal::InvalidModule, Some(objection)));
         }
         let state = &mut self.state;
         state.txn.put(Key::Module(name).encode(), modules::encode_row(name, &module, index));
         state.txn.put(Key::Wasm(name).encode(), wasm.to_vec());
         state.registry = state.registry.with(name, module, index).into();
-        Applied::ok()
+        Ok(Applied::ok())
     }
 
     fn apply_limits(&mut self, limits: pb::Limits) -> Applied {

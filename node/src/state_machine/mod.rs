@@ -37,12 +37,12 @@ mod sessions;
 mod settings;
 mod snapshot;
 
-
 pub use machine::{Options, StateMachine};
 pub use modules::{ActiveModule, Registry};
 pub use progress::Progress;
 pub use query::{QueryError, Reader, View};
-pub use snapshot::{Received, Receiver, Snapshot, SnapshotError, SnapshotReader, SnapshotWriter};
+pub use settings::MEMORY_BYTES_MAX;
+pub use snapshot::{CHUNK_BYTES_MAX, Received, Receiver, Snapshot, SnapshotError, SnapshotReader, SnapshotWriter};
 
 use crate::raft::types::LogId;
 use crate::storage;

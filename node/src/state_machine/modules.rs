@@ -40,7 +40,8 @@ impl Registry {
     pub(super) fn load(engine: &Engine, view: &ReadView, known: &Self) -> Result<Self, Fault> {
         let mut active = BTreeMap::new();
         for row in rows(view)? {
-            let hash = ModuleHash::try_from(&row.hash[..]).map_err(|_| Fault::corrupt(format!("module {}", row.name)))?;
+            let hash =
+                ModuleHash::try_from(&row.hash[..]).map_err(|_| Fault::corrupt(format!("module {}", row.name)))?;
             let module = match known.compiled(hash) {
                 Some(module) => module.clone(),
                 None => compile(engine, view, &row.name, hash)?,

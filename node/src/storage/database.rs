@@ -309,7 +309,10 @@ impl Layout {
                 && self.open(&path)?.view()?.map_or(Ok(true), |view| view.rows().map(|rows| rows == 0))?;
             if !empty {
                 let path = self.state.join("CURRENT");
-                return Err(Error::Mismatched { path, why: "it is missing, but there is a generation with data in it" });
+                return Err(Error::Mismatched {
+                    path,
+                    why: "it is missing, but there is a generation with data in it",
+                });
             }
         }
         Ok(())

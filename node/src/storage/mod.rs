@@ -16,7 +16,6 @@ mod fence;
 pub mod keys;
 mod txn;
 
-
 pub use database::{Database, Generation, Incoming, ReadView};
 pub use disk::{Disk, Files};
 pub use fence::Fence;
@@ -42,7 +41,9 @@ pub enum Error {
     #[error("the state database failed: {0}")]
     Redb(#[source] Box<redb::Error>),
     /// A commit failed before; whether it took effect is not known, so nothing more is written.
-    #[error("an earlier commit to the state database failed; restart the node, which continues from its last checkpoint")]
+    #[error(
+        "an earlier commit to the state database failed; restart the node, which continues from its last checkpoint"
+    )]
     Poisoned,
     /// `CURRENT` does not name a generation.
     #[error("{} does not name a generation of the state (a number); restore it, or empty the data directory and let the node join as a new one", .0.display())]

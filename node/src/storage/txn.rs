@@ -207,10 +207,8 @@ where
     }
 }
 
-type Row = Result<
-    (redb::AccessGuard<'static, &'static [u8]>, redb::AccessGuard<'static, &'static [u8]>),
-    redb::StorageError,
->;
+type Row =
+    Result<(redb::AccessGuard<'static, &'static [u8]>, redb::AccessGuard<'static, &'static [u8]>), redb::StorageError>;
 
 /// The next key of the two overlays, with the value of the upper one that has it.
 fn first<'a>(
