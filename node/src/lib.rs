@@ -3,6 +3,7 @@
 pub mod command;
 pub mod ids;
 pub mod limits;
+pub mod log_store;
 pub mod proto;
 pub mod raft;
 pub mod service;
