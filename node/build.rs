@@ -5,5 +5,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(&protos, ["proto"])?;
     tonic_prost_build::configure().bytes(".").include_file("protos.rs").compile_fds(descriptors)?;
+    kvstore_messages()
+}
+
+/// The messages of the default module, for the command line's short forms (`balsa put`). Messages only: calls are bytes.
+fn kvstore_messages() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=../kvstore-wasm/proto");
+    let descriptors = protox::compile(["kvstore.proto"], ["../kvstore-wasm/proto"])?;
+    tonic_prost_build::configure().build_client(false).build_server(false).bytes(".").compile_fds(descriptors)?;
     Ok(())
 }

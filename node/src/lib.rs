@@ -1,5 +1,6 @@
 //! Balsa: a replicated, durable, linearizable gRPC service whose logic is your WebAssembly module.
 
+pub mod cli;
 pub mod client;
 pub mod command;
 pub mod ids;
