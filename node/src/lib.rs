@@ -2,7 +2,9 @@
 
 pub mod cli;
 pub mod client;
+pub mod api;
 pub mod command;
+pub mod http;
 pub mod ids;
 pub mod limits;
 pub mod proto;
