@@ -1,6 +1,7 @@
 //! Balsa: a replicated, durable, linearizable gRPC service whose logic is your WebAssembly module.
 
 pub mod api;
+pub mod cli;
 pub mod client;
 pub mod command;
 pub mod config;

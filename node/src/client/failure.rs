@@ -192,8 +192,12 @@ fn by_reason(status: &Status, info: &ErrorInfo) -> Verdict {
         | "REPLY_TOO_LARGE" => retry_or_refuse(status, info, false),
         "OUTCOME_UNKNOWN" | "DEADLINE" => retry_or_refuse(status, info, true),
         "TRAP" | "RESULT_TOO_LARGE" => rejected(status, Some(&info.reason)),
-        // Also what a newer node may say: without knowing better, it is final.
-        _ => Verdict::Refused(refusal(status, Some(&info.reason))),
+        // Final, unless it is the word of a newer node, which says itself what may be done.
+        _ => match info.metadata.get("retry").map(String::as_str) {
+            Some("safe") => retry_or_refuse(status, info, false),
+            Some("same-key") => retry_or_refuse(status, info, true),
+            _ => Verdict::Refused(refusal(status, Some(&info.reason))),
+        },
     }
 }
 
@@ -345,5 +349,33 @@ pub(crate) fn code_name(code: Code) -> &'static str {
         Code::Unavailable => "UNAVAILABLE",
         Code::DataLoss => "DATA_LOSS",
         Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{Reason, Retry};
+    use crate::client::fake::refuse;
+
+    #[test]
+    fn every_reason_of_a_node_is_judged_as_the_node_means_it() {
+        for reason in Reason::ALL {
+            let verdict = judge(&refuse(reason.code(), reason.name(), &[]));
+            let understood = match verdict {
+                Verdict::Retry { may_have_run: false, .. } => Retry::Safe,
+                Verdict::Retry { may_have_run: true, .. } => Retry::SameKey,
+                Verdict::Rejected(_) | Verdict::Refused(_) => Retry::Never,
+            };
+            assert_eq!(understood, reason.retry(), "{}", reason.name());
+        }
+    }
+
+    #[test]
+    fn a_reason_of_a_newer_node_says_itself_what_may_be_done() {
+        let judged = |retry| judge(&refuse(Code::Unavailable, "NEW_REASON", &[("retry", retry)]));
+        assert_eq!(judged("safe"), Verdict::retry(false));
+        assert_eq!(judged("same-key"), Verdict::retry(true));
+        assert!(matches!(judged("never"), Verdict::Refused(_)));
     }
 }

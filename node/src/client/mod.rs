@@ -155,9 +155,10 @@ impl Client {
         Self { deadline: Some(deadline), ..self.clone() }
     }
 
-    /// A client with the same options that talks to one node only.
+    /// A client with the same options that talks to one node only, and waits for it: somebody knows that it exists.
     pub fn pinned(&self, endpoint: Endpoint) -> Self {
-        let options = Options { endpoints: vec![endpoint], ..(*self.options).clone() };
+        let first_contact = self.options.timeout;
+        let options = Options { endpoints: vec![endpoint], first_contact, ..(*self.options).clone() };
         Self { deadline: self.deadline, ..Self::new(options) }
     }
 

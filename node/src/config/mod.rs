@@ -391,3 +391,6 @@ fn log_format(word: &str) -> LogFormat {
 fn log_level(word: &str) -> tracing::Level {
     word.parse().expect("the schema's words are tracing's levels")
 }
+
+#[cfg(test)]
+mod tests;

@@ -216,6 +216,16 @@ impl Settings {
         self.all.iter()
     }
 
+    /// Where a value came from, in words: `default`, `balsa.toml:7`, `BALSA_LOG__LEVEL` or `--name`.
+    pub fn origin(&self, setting: &Setting) -> String {
+        match (&setting.origin, &self.source) {
+            (Origin::File(span), Some(source)) => format!("{}:{}", source.path.display(), source.line(span.start)),
+            (Origin::Environment(variable), _) => variable.clone(),
+            (Origin::Argument(flag), _) => (*flag).to_owned(),
+            (Origin::Default | Origin::File(_), _) => "default".to_owned(),
+        }
+    }
+
     /// The setting of a key of the schema.
     pub(super) fn get(&self, path: &str) -> &Setting {
         self.all
