@@ -52,6 +52,7 @@ pub mod testing;
 pub use context::{Context, View};
 pub use log::Level;
 pub use prost;
+pub use prost::bytes::{self, Bytes};
 pub use random::Random;
 pub use scan::{Items, Page, Pages, Range};
 pub use service::{Kind, Method, Service};
@@ -91,7 +92,7 @@ macro_rules! export {
             fn dispatch(
                 context: &mut $crate::Context,
                 method: u32,
-                input: &[u8],
+                input: $crate::Bytes,
             ) -> ::core::result::Result<::std::vec::Vec<u8>, $crate::Status> {
                 $(
                     let position = method.wrapping_sub(<$server as $crate::Service>::FIRST);

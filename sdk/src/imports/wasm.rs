@@ -7,6 +7,8 @@
 
 use std::panic::PanicHookInfo;
 
+use prost::bytes::Bytes;
+
 use crate::context::Context;
 use crate::limits::SCAN_BYTES_MAX;
 use crate::log::Level;
@@ -51,10 +53,10 @@ const NO_END: u32 = 4;
 pub fn enter(
     method: u32,
     input_len: u32,
-    dispatch: fn(&mut Context, u32, &[u8]) -> Result<Vec<u8>, Status>,
+    dispatch: fn(&mut Context, u32, Bytes) -> Result<Vec<u8>, Status>,
 ) -> u32 {
     std::panic::set_hook(Box::new(report_panic));
-    let (code, result) = match dispatch(&mut Context::new(), method, &input(input_len)) {
+    let (code, result) = match dispatch(&mut Context::new(), method, input(input_len).into()) {
         Ok(response) => (0, response),
         Err(status) => (status.code() as u32, status.encode()),
     };
