@@ -69,7 +69,10 @@ pub(super) fn run(args: Args, format: Format) -> ExitCode {
 pub fn refuse(errors: &ConfigErrors) -> ExitCode {
     anstream::eprint!("{}", errors.coloured());
     let count = errors.errors().count();
-    anstream::eprintln!("\nThe configuration has {count} error{}; nothing was started.", if count == 1 { "" } else { "s" });
+    anstream::eprintln!(
+        "\nThe configuration has {count} error{}; nothing was started.",
+        if count == 1 { "" } else { "s" }
+    );
     ExitCode::from(config::EXIT_CODE)
 }
 
@@ -116,7 +119,8 @@ fn finding_json(finding: &Finding) -> Json {
 
 /// The settings as a file, and the nodes as a comment below it.
 fn show(loaded: &Loaded) -> String {
-    let mut text = String::from("# Each line says where its value came from, and who obeys it: the node that reads it, or the\n");
+    let mut text =
+        String::from("# Each line says where its value came from, and who obeys it: the node that reads it, or the\n");
     text.push_str("# replicated log, to which it is only a proposal.\n");
     for section in schema::SECTIONS {
         show_section(&mut text, loaded, section);
@@ -130,7 +134,8 @@ fn show_section(text: &mut String, loaded: &Loaded, section: &Section) {
         text.push_str("\n# no [[module]]: the built-in key/value store\n");
         return;
     }
-    let lines: Vec<_> = loaded.settings.iter().filter(|setting| setting.key.section() == section.name).map(assignment).collect();
+    let lines: Vec<_> =
+        loaded.settings.iter().filter(|setting| setting.key.section() == section.name).map(assignment).collect();
     let width = lines.iter().map(|line| line.chars().count()).max().unwrap_or(0);
     let title = if section.repeated { format!("[[{}]]", section.name) } else { format!("[{}]", section.name) };
     text.push_str(&format!("\n{title}\n"));
@@ -150,7 +155,7 @@ fn assignment(setting: &Setting) -> String {
         }
         (Some(Value::Number(number)), _) => format!("{name} = {number}"),
         (Some(Value::Text(text)), _) => format!("{name} = {}", toml::Value::String(text.clone())),
-        (None, Default::Follows(words)) => format!("# {name}: {words}"),
+        (None, Default::Follows(words)) => format!("# {name} = {words}"),
         (None, _) => format!("# {name}"),
     }
 }
@@ -245,7 +250,56 @@ mod tests {
         let args = Overrides { name: Some("balsa-1".to_owned()), ..Overrides::default() };
         let loaded = Config::load(Some(&path), &args, env.into_iter()).unwrap();
         let prefix = format!("{}/", directory.path().display());
-        insta::assert_snapshot!(show(&loaded).replace(&prefix, ""), @"");
+        insta::assert_snapshot!(show(&loaded).replace(&prefix, ""), @r#"
+        # Each line says where its value came from, and who obeys it: the node that reads it, or the
+        # replicated log, to which it is only a proposal.
+
+        [node]
+        name = "balsa-1"                                  # --name; node
+        data_dir = "balsa-data/{name}"                    # default; node
+        client_addr = "127.0.0.1:{6000 + 100 * ordinal}"  # default; node
+        peer_addr = "127.0.0.1:{6001 + 100 * ordinal}"    # default; node
+        http_addr = "127.0.0.1:{6080 + 100 * ordinal}"    # default; node
+        # advertise_client_addr = client_addr             # default; node
+        # advertise_peer_addr = peer_addr                 # default; node
+        query_threads = 2                                 # default; node
+
+        [cluster]
+        name = "balsa"                     # default; replicated
+        replicas = 3                       # balsa.toml:2; replicated
+        node_name = "{cluster}-{ordinal}"  # default; replicated
+
+        # no [[module]]: the built-in key/value store
+
+        [limits]
+        command_fuel = 50000000         # default; replicated
+        query_fuel = 200000000          # default; replicated
+        memory_bytes = "16 MiB"         # default; replicated
+        idempotency_window_ms = 120000  # default; replicated
+        idempotency_keys = 1000000      # default; replicated
+        idempotency_bytes = "512 MiB"   # default; replicated
+
+        [raft]
+        heartbeat_interval_ms = 250     # default; node
+        election_timeout_min_ms = 1000  # default; node
+        election_timeout_max_ms = 2000  # default; node
+        snapshot_log_bytes = "256 MiB"  # default; node
+        keep_log_bytes = "1 GiB"        # default; node
+
+        [storage]
+        cache_bytes = "256 MiB"        # default; node
+        checkpoint_bytes = "16 MiB"    # default; node
+        checkpoint_interval_ms = 5000  # default; node
+
+        [log]
+        format = "text"  # default; node
+        level = "debug"  # BALSA_LOG__LEVEL; node
+
+        # NODE     CLIENTS         PEERS           HTTP            REACHED BY CLIENTS  REACHED BY PEERS
+        # balsa-0  127.0.0.1:6000  127.0.0.1:6001  127.0.0.1:6080  127.0.0.1:6000      127.0.0.1:6001
+        # balsa-1  127.0.0.1:6100  127.0.0.1:6101  127.0.0.1:6180  127.0.0.1:6100      127.0.0.1:6101
+        # balsa-2  127.0.0.1:6200  127.0.0.1:6201  127.0.0.1:6280  127.0.0.1:6200      127.0.0.1:6201
+        "#);
     }
 
     #[test]
@@ -255,6 +309,6 @@ mod tests {
         fs::write(&path, "[raft]\nheartbeat_ms = 1\n").unwrap();
         let errors = Config::load(Some(&path), &Overrides::default(), std::iter::empty()).unwrap_err();
         let json = finding_json(&errors.findings[0]).to_string().replace(&path.display().to_string(), "balsa.toml");
-        insta::assert_snapshot!(json, @"");
+        insta::assert_snapshot!(json, @r#"{"help":"did you mean `heartbeat_interval_ms`?","message":"unknown key `heartbeat_ms` in [raft]","place":{"column":1,"file":"balsa.toml","line":2},"severity":"error"}"#);
     }
 }

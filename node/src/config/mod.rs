@@ -262,8 +262,8 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
 }
 
-fn only(problem: Problem) -> ConfigErrors {
-    ConfigErrors { findings: vec![Finding { problem, place: None }] }
+fn only(finding: Finding) -> ConfigErrors {
+    ConfigErrors { findings: vec![finding] }
 }
 
 fn read_arguments(settings: &mut Settings, args: &Overrides, findings: &mut Findings) {

@@ -12,6 +12,7 @@
 //!   = help: did you mean `heartbeat_interval_ms`?
 //! ```
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -73,8 +74,8 @@ pub enum Problem {
     FileMissing { path: PathBuf },
     #[error("{} cannot be read: {reason}", path.display())]
     FileUnreadable { path: PathBuf, reason: String },
-    #[error("{} is not UTF-8 text: byte {at} cannot be read", path.display())]
-    NotUtf8 { path: PathBuf, at: usize },
+    #[error("the file is not UTF-8 text: this byte, 0x{byte:02x}, cannot be read")]
+    NotUtf8 { byte: u8 },
     #[error("this is not TOML: {message}")]
     Syntax { message: String },
     #[error("`{key}` is set twice")]
@@ -85,7 +86,7 @@ pub enum Problem {
     UnknownKey { section: &'static str, key: String, meant: Option<Meant> },
     #[error("`{key}` stands outside of any section")]
     KeyOutsideSection { key: String, meant: Option<&'static schema::Key> },
-    #[error("`{section}` is a section, but here it is {got}")]
+    #[error("`{section}` is {}, but here it is {got}", if *repeated { "a list of sections" } else { "a section" })]
     NotASection { section: &'static str, repeated: bool, got: &'static str },
     #[error("there is no setting for the environment variable {variable}")]
     UnknownVariable { variable: String, nearest: Option<String> },
@@ -171,6 +172,11 @@ impl PartialEq for schema::Key {
 impl Eq for schema::Key {}
 
 impl Problem {
+    /// A finding without a place.
+    pub(super) fn nowhere(self) -> Finding {
+        Finding { problem: self, place: None }
+    }
+
     /// Whether the node starts all the same.
     pub fn is_warning(&self) -> bool {
         matches!(self, Self::EvenReplicas { .. })
@@ -190,8 +196,9 @@ impl Problem {
                 true => format!("write `[[{section}]]` on a line of its own, with two brackets, and its keys below"),
                 false => format!("write `[{section}]` on a line of its own, and its keys below"),
             }),
-            Self::UnknownVariable { nearest, .. } => Some(match nearest {
+            Self::UnknownVariable { nearest, variable } => Some(match nearest {
                 Some(nearest) => format!("did you mean {nearest}?"),
+                None if variable.starts_with("BALSA_MODULE__") => "a module is set in the file only".to_owned(),
                 None => "settings are BALSA_<SECTION>__<KEY>, such as BALSA_NODE__DATA_DIR; see `balsa config show`".to_owned(),
             }),
             Self::WrongType { key, .. } => Some(example(key)),
@@ -284,7 +291,7 @@ fn example(key: &schema::Key) -> String {
             format!("\"{}\"", address_example(key))
         }
         schema::Default::Follows(_) => "\"balsa-0\"".to_owned(),
-        schema::Default::Required if key.kind == schema::Kind::Path => "\"counter.wasm\"".to_owned(),
+        schema::Default::Required if key.kind == schema::Kind::File => "\"counter.wasm\"".to_owned(),
         schema::Default::Required => "\"counter\"".to_owned(),
     };
     format!("for example {} = {value}", key.name())
@@ -438,14 +445,34 @@ fn order(finding: &Finding) -> (bool, Option<&PlaceOrigin>) {
     (finding.place.is_none(), finding.place.as_ref().map(|place| &place.origin))
 }
 
-/// What the parser made of a line it could not read says nothing: keep the syntax error alone.
+/// What the parser made of a line it could not read says nothing, and neither does what stands below a section's line that it
+/// could not read: keep the first syntax error of each line, and of the rest what is about lines it could read.
 fn without_echoes(findings: Vec<Finding>) -> Vec<Finding> {
     let is_syntax =
         |finding: &Finding| matches!(finding.problem, Problem::Syntax { .. } | Problem::DuplicateKey { .. });
-    let unreadable: Vec<usize> = findings.iter().filter(|finding| is_syntax(finding)).filter_map(line_of).collect();
-    let echo =
-        |finding: &Finding| !is_syntax(finding) && line_of(finding).is_some_and(|line| unreadable.contains(&line));
-    findings.into_iter().filter(|finding| !echo(finding)).collect()
+    let (syntax, rest): (Vec<_>, Vec<_>) = findings.into_iter().partition(is_syntax);
+    let mut unreadable = BTreeSet::new();
+    let syntax: Vec<_> = syntax.into_iter().filter(|finding| unreadable.insert(line_of(finding))).collect();
+    let lost = syntax.iter().filter(|finding| is_title(finding)).filter_map(line_of).min().unwrap_or(usize::MAX);
+    let echo = |finding: &Finding| {
+        let line = line_of(finding);
+        line.is_some() && (unreadable.contains(&line) || is_about_sections(finding) && line > Some(lost))
+    };
+    let rest: Vec<_> = rest.into_iter().filter(|finding| !echo(finding)).collect();
+    syntax.into_iter().chain(rest).collect()
+}
+
+/// Whether the line was meant to begin a section.
+fn is_title(finding: &Finding) -> bool {
+    let place = finding.place.as_ref();
+    matches!(finding.problem, Problem::Syntax { .. }) && place.is_some_and(|place| place.excerpt.starts_with('['))
+}
+
+fn is_about_sections(finding: &Finding) -> bool {
+    matches!(
+        finding.problem,
+        Problem::UnknownSection { .. } | Problem::KeyOutsideSection { .. } | Problem::NotASection { .. }
+    )
 }
 
 fn line_of(finding: &Finding) -> Option<usize> {

@@ -31,8 +31,10 @@ pub enum Kind {
     Name,
     /// A template that gives a name.
     NameTemplate,
-    /// A template that gives a file or directory.
+    /// A template that gives a directory.
     Path,
+    /// A file.
+    File,
     /// A template that gives an IP address and port to listen on.
     Listen,
     /// A template that gives a `host:port` for others to connect to.
@@ -196,7 +198,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         path: "module.path",
-        kind: Kind::Path,
+        kind: Kind::File,
         default: Default::Required,
         obeyed: Obeyed::ByLog,
         doc: "Its `.wasm` file. A relative path starts from the directory of `balsa.toml`.",
@@ -381,9 +383,13 @@ impl Kind {
     /// What is expected, in the words of an error message.
     pub fn expected(self) -> &'static str {
         match self {
-            Self::Name | Self::NameTemplate | Self::Path | Self::Listen | Self::Reach | Self::Choice(_) => {
-                "text in quotes"
-            }
+            Self::Name
+            | Self::NameTemplate
+            | Self::Path
+            | Self::File
+            | Self::Listen
+            | Self::Reach
+            | Self::Choice(_) => "text in quotes",
             Self::Integer(..) => "a whole number",
             Self::Millis(..) => "a whole number of milliseconds",
             Self::Bytes(..) => "a whole number of bytes, or text such as \"64 MiB\"",
@@ -451,6 +457,7 @@ fn holds(kind: Kind) -> String {
         Kind::Name => "name".to_owned(),
         Kind::NameTemplate => "name, template".to_owned(),
         Kind::Path => "path, template".to_owned(),
+        Kind::File => "path".to_owned(),
         Kind::Listen => "`IP:port`, template".to_owned(),
         Kind::Reach => "`host:port`, template".to_owned(),
         Kind::Choice(words) => words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(", "),

@@ -8,12 +8,13 @@ use std::fs;
 use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::string::FromUtf8Error;
 
 use serde::Serialize;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-use super::problem::{Findings, Meant, Place, PlaceOrigin, Problem};
+use super::problem::{Finding, Findings, Meant, Place, PlaceOrigin, Problem};
 use super::schema::{self, Default, KEYS, Key, Kind};
 use super::template::{self, Template};
 
@@ -69,13 +70,12 @@ pub struct Settings {
 
 impl Source {
     /// Reads the file. Whatever is wrong here ends the work: there is nothing more to look at.
-    pub(super) fn read(path: &Path) -> Result<Self, Problem> {
+    pub(super) fn read(path: &Path) -> Result<Self, Finding> {
         let bytes = fs::read(path).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => Problem::FileMissing { path: path.to_owned() },
-            _ => Problem::FileUnreadable { path: path.to_owned(), reason: error.to_string() },
+            ErrorKind::NotFound => Problem::FileMissing { path: path.to_owned() }.nowhere(),
+            _ => Problem::FileUnreadable { path: path.to_owned(), reason: error.to_string() }.nowhere(),
         })?;
-        let text = String::from_utf8(bytes)
-            .map_err(|error| Problem::NotUtf8 { path: path.to_owned(), at: error.utf8_error().valid_up_to() + 1 })?;
+        let text = String::from_utf8(bytes).map_err(|error| not_utf8(path, &error))?;
         Ok(Self { path: path.to_owned(), text })
     }
 
@@ -90,6 +90,22 @@ impl Source {
 
     fn line(&self, at: usize) -> usize {
         self.text[..at].matches('\n').count() + 1
+    }
+
+    /// The key at `span` was given before; or the section, if that is a section's line.
+    fn duplicate(&self, span: &Range<usize>) -> Problem {
+        let key = self.text.get(span.clone()).unwrap_or_default();
+        let number = self.line(span.start);
+        let above: Vec<_> = self.text.lines().take(number - 1).map(str::trim).collect();
+        let this = self.text.lines().nth(number - 1).unwrap_or_default().trim();
+        if this.starts_with('[') {
+            let first = above.iter().position(|line| *line == this);
+            return Problem::DuplicateKey { key: this.to_owned(), first_line: first.map(|at| at + 1) };
+        }
+        let section = above.iter().rposition(|line| line.starts_with('[')).unwrap_or(0);
+        let is_same = |line: &&str| line.split('=').next().is_some_and(|name| name.trim() == key);
+        let first = above[section..].iter().position(is_same);
+        Problem::DuplicateKey { key: key.to_owned(), first_line: first.map(|at| section + at + 1) }
     }
 
     /// The directory that relative paths in the file start from.
@@ -111,7 +127,7 @@ impl Settings {
         let (document, errors) = DeTable::parse_recoverable(&source.text);
         for error in errors {
             let span = error.span().unwrap_or(0..0);
-            let problem = syntax_problem(&source, document.get_ref(), error.message(), &span);
+            let problem = syntax_problem(&source, error.message(), &span);
             findings.push(problem, Some(source.place(span)));
         }
         for (name, value) in document.get_ref() {
@@ -319,6 +335,13 @@ impl Settings {
 type Name<'i> = Spanned<std::borrow::Cow<'i, str>>;
 type Section = schema::Section;
 
+fn not_utf8(path: &Path, error: &FromUtf8Error) -> Finding {
+    let at = error.utf8_error().valid_up_to();
+    let byte = error.as_bytes()[at];
+    let source = Source { path: path.to_owned(), text: String::from_utf8_lossy(error.as_bytes()).into_owned() };
+    Finding { problem: Problem::NotUtf8 { byte }, place: Some(source.place(at..at)) }
+}
+
 fn default_of(key: &Key) -> Option<Value> {
     match key.default {
         Default::Number(number) => Some(Value::Number(number)),
@@ -337,30 +360,29 @@ fn environment_place(variable: &str, text: &str, marked: Range<usize>) -> Place 
 }
 
 fn nearest_variable(wrong: &str) -> Option<String> {
-    let variables: Vec<_> = KEYS.iter().filter_map(Key::variable).map(|variable| variable.to_lowercase()).collect();
-    schema::nearest(wrong, variables.iter().map(String::as_str)).map(str::to_uppercase)
+    let wrong = wrong.to_lowercase();
+    let (section, name) = wrong.strip_prefix("balsa_")?.split_once("__")?;
+    let section = schema::nearest(section, schema::SECTIONS.iter().map(|section| section.name))?;
+    let key = schema::find(section, name).or_else(|| match meant(section, name)? {
+        Meant::Here(name) => schema::find(section, name),
+        Meant::Elsewhere(section) => schema::find(section, name),
+    });
+    key?.variable()
 }
 
-fn syntax_problem(source: &Source, document: &DeTable<'_>, message: &str, span: &Range<usize>) -> Problem {
+fn syntax_problem(source: &Source, message: &str, span: &Range<usize>) -> Problem {
     let marked = source.text.get(span.clone()).unwrap_or_default();
     match message {
-        "duplicate key" => Problem::DuplicateKey {
-            key: marked.to_owned(),
-            first_line: first_of(document, marked, span.start).map(|at| source.line(at)),
-        },
-        // The parser names what it saw only by its span.
+        "duplicate key" => source.duplicate(span),
+        // The parser takes whatever it does not know for text without quotes.
+        _ if message.starts_with("string values must be quoted") && marked.is_empty() => {
+            Problem::Syntax { message: "the value is missing".to_owned() }
+        }
+        _ if message.starts_with("string values must be quoted") => {
+            Problem::Syntax { message: format!("`{marked}` is no value; text stands in quotes") }
+        }
         _ => Problem::Syntax { message: message.to_owned() },
     }
-}
-
-/// Where the key that is given again at `before` was given last.
-fn first_of(document: &DeTable<'_>, key: &str, before: usize) -> Option<usize> {
-    let tables = document.iter().filter_map(|(_, value)| match value.get_ref() {
-        DeValue::Table(table) => Some(table),
-        _ => None,
-    });
-    let names = tables.flat_map(|table| table.keys()).chain(document.keys());
-    names.filter(|name| name.get_ref() == key && name.span().start < before).map(|name| name.span().start).max()
 }
 
 fn unknown_at_top(name: &str, value: &DeValue<'_>) -> Problem {
@@ -418,7 +440,7 @@ fn accept_text(key: &'static Key, text: &str) -> Result<Value, Problem> {
         Kind::Bytes(..) => in_range(key, schema::parse_bytes(text).ok_or_else(wrong)?),
         Kind::Choice(words) if !words.contains(&text) => Err(Problem::NotAChoice { key, value: text.to_owned() }),
         Kind::Name if !is_name(text) => Err(Problem::BadName { key, value: text.to_owned() }),
-        Kind::Path if text.is_empty() => Err(Problem::EmptyPath { key }),
+        Kind::Path | Kind::File if text.is_empty() => Err(Problem::EmptyPath { key }),
         _ => Ok(Value::Text(text.to_owned())),
     }
 }
