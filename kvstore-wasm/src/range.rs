@@ -7,7 +7,9 @@ use balsa_sdk::prost::Message;
 use balsa_sdk::{Bytes, Context, Page, Range, Status, View};
 
 use crate::limits::{COUNT_ITEMS_MAX, DELETE_ITEMS_MAX, LIST_ITEMS_MAX};
-use crate::{CountRequest, CountResponse, DeleteRangeRequest, DeleteRangeResponse, KeyValue, ListRequest, ListResponse};
+use crate::{
+    CountRequest, CountResponse, DeleteRangeRequest, DeleteRangeResponse, KeyValue, ListRequest, ListResponse,
+};
 use crate::{key, limits, row};
 
 /// First byte of a page token.

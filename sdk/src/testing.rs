@@ -128,11 +128,7 @@ impl Host {
         std::mem::take(&mut self.logs)
     }
 
-    fn run<T>(
-        &mut self,
-        writable: bool,
-        call: impl FnOnce(&mut Context) -> Result<T, Status>,
-    ) -> Result<T, Status> {
+    fn run<T>(&mut self, writable: bool, call: impl FnOnce(&mut Context) -> Result<T, Status>) -> Result<T, Status> {
         let mut entered = Entered::new(self, writable);
         let result = call(&mut Context::new());
         entered.keep = result.is_ok();

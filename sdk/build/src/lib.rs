@@ -23,6 +23,8 @@ mod error;
 mod generator;
 mod metadata;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
