@@ -183,7 +183,9 @@ impl Hostile for Fixture {
 
     fn float(_: &mut Context, _: Empty) -> Result<FloatResponse, Status> {
         let (zero, one, infinity) = (black_box(0.0_f64), black_box(1.0_f64), black_box(f64::INFINITY));
-        let nans = [zero / zero, infinity - infinity, zero * infinity, (-one).sqrt(), -(zero / zero), f64::NAN + one];
+        let quotient = zero / black_box(zero);
+        let nans =
+            [quotient, infinity - black_box(infinity), zero * infinity, (-one).sqrt(), -quotient, f64::NAN + one];
         Ok(FloatResponse {
             f32: nans.iter().map(|nan| (*nan as f32).to_bits()).collect(),
             f64: nans.iter().map(|nan| nan.to_bits()).collect(),
