@@ -446,8 +446,8 @@ fn parts_left_out_are_refused() {
 #[test]
 fn more_than_128_operations_are_refused() {
     let mut store = Store::default();
-    let mut request = TxnRequest::default();
-    request.success = vec![operation(Kind::Put(put("a", "1"))); 128];
+    let success = vec![operation(Kind::Put(put("a", "1"))); 128];
+    let mut request = TxnRequest { success, ..Default::default() };
     assert_eq!(store.txn(request.clone()).unwrap().responses.len(), 128);
     assert_eq!(store.get("a").unwrap().version, 128);
     request.success.push(operation(Kind::Put(put("a", "1"))));

@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(last, Class { index: 0, bytes: 16 });
         for bytes in 1..100_000 {
             let class = Class::of(bytes);
-            assert!(class.bytes >= bytes && class.bytes % UNIT == 0);
+            assert!(class.bytes >= bytes && class.bytes.is_multiple_of(UNIT));
             assert!(class.bytes <= (bytes + UNIT) * 5 / 4, "{bytes} in {}", class.bytes);
             assert!(class == last || (class.index == last.index + 1 && class.bytes > last.bytes), "{bytes}");
             last = class;

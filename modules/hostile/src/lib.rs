@@ -4,6 +4,9 @@
 //! [`raw`], the bare imports, and the module has an entry of its own there. Natively, where there are no imports, such methods
 //! only answer UNIMPLEMENTED.
 
+// The entry that uses them is for wasm only; see `raw`.
+#![cfg_attr(not(target_arch = "wasm32"), allow(dead_code))]
+
 mod raw;
 
 use std::collections::hash_map::RandomState;
@@ -257,10 +260,10 @@ fn hoard(bytes: u64) {
 
 fn look(ctx: &View) -> Result<LookResponse, Status> {
     let mut random = ctx.random();
-    let start = Instant::now();
     // The point is that these are not what they are elsewhere.
     #[allow(clippy::disallowed_methods)]
-    let system_time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let (start, system_time) = (Instant::now(), SystemTime::now());
+    let system_time = system_time.duration_since(SystemTime::UNIX_EPOCH);
     let system_time = system_time.map_err(|_| Status::internal("the clock is before 1970"))?;
     Ok(LookResponse {
         index: ctx.index(),
