@@ -507,6 +507,16 @@ fn keys_have_1_byte_to_64_kib() {
 }
 
 #[test]
+fn bounds_of_ranges_are_no_longer_than_keys() {
+    let mut store = Store::default();
+    let longest = "k".repeat(64 * 1024);
+    store.put(&longest, "v");
+    assert_eq!(store.keys(ListRequest { start: bytes(&longest), ..prefix(&longest) }), [longest.clone()]);
+    let request = ListRequest { end: bytes(&(longest + "k")), ..Default::default() };
+    assert_eq!(store.0.query(Kv::list, request).unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[test]
 fn values_have_up_to_1_mib() {
     let mut store = Store::default();
     let longest = "v".repeat(1024 * 1024);
