@@ -21,7 +21,7 @@ use super::host;
 use super::module::Compiled;
 use super::outcome::HostFault;
 use crate::ids::ModuleHash;
-use crate::limits::Replicated;
+use crate::limits::MEMORY_BYTES_MAX;
 
 /// Stack that a thread needs to run modules: [`NATIVE_STACK_BYTES_MAX`], and as much again for the host functions below and
 /// the caller above.
@@ -61,7 +61,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { query_slots: 4, memory_bytes_max: Replicated::default().memory_bytes }
+        Self { query_slots: 4, memory_bytes_max: MEMORY_BYTES_MAX }
     }
 }
 

@@ -3,7 +3,9 @@
 
 use super::fixture::{DO, Rows, Try, body, context, load, with_items, function};
 use crate::command::{Outcome, TrapClass};
-use crate::limits::{KEY_BYTES_MAX, RESULT_BYTES_MAX, SCAN_ITEMS_MAX, VALUE_BYTES_MAX};
+use crate::limits::{
+    RESULT_BYTES_MAX, SCAN_ITEMS_MAX, STORED_KEY_BYTES_MAX as KEY_BYTES_MAX, STORED_VALUE_BYTES_MAX as VALUE_BYTES_MAX,
+};
 use crate::wasm::host::{ABI, IMPORTS};
 
 /// A number as the eight bytes of `$reply`.
@@ -207,9 +209,11 @@ fn delete_in_a_query_is_refused() {
 }
 
 #[test]
-fn delete_of_an_impossible_key_finds_nothing() {
-    let delete = format!("(call $delete (i32.const 0) (i32.const {}))", KEY_BYTES_MAX + 1);
-    assert_eq!(body(&reply(&format!("(i64.extend_i32_u {delete})"))).number(), 0);
+fn delete_of_an_impossible_key_is_too_large() {
+    for len in [0, KEY_BYTES_MAX + 1] {
+        let delete = format!("(drop (call $delete (i32.const 0) (i32.const {len}))) (i32.const 5)");
+        assert_eq!(body(&delete).trap(), TrapClass::TooLarge);
+    }
 }
 
 // --- scan
@@ -275,10 +279,15 @@ fn scan_stops_at_the_limit_and_says_that_there_is_more() {
 }
 
 #[test]
+fn scan_with_limit_zero_only_says_whether_there_is_anything() {
+    assert_eq!(scanned(0, 0, 1000), "more");
+}
+
+#[test]
 fn scan_stops_at_the_budget_but_gives_one_item_at_least() {
     assert_eq!(scanned(0, 10, 5 + 10 + 10), "b=2 c=3");
     assert_eq!(scanned(0, 10, 5 + 10 + 9), "b=2 more");
-    assert_eq!(scanned(0, 0, 0), "b=2 more");
+    assert_eq!(scanned(0, 1, 0), "b=2 more");
 }
 
 #[test]
@@ -314,13 +323,6 @@ fn a_page_has_ten_thousand_items_at_most() {
 #[test]
 fn scan_with_unknown_flags_is_a_bad_host_call() {
     assert_eq!(body(&scan((0, 0), (0, 0), 8, 1, 1)).trap(), TrapClass::BadHostCall);
-}
-
-#[test]
-fn scan_takes_the_successor_of_the_longest_key_and_no_longer_bound() {
-    let longest = KEY_BYTES_MAX as u32 + 1;
-    assert_eq!(page(letters().body(&scan((0, longest), (0, 0), 4, 1, 1)).output()), "a=1 more");
-    assert_eq!(letters().body(&scan((0, longest + 1), (0, 0), 4, 1, 1)).trap(), TrapClass::TooLarge);
 }
 
 #[test]

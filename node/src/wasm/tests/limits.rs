@@ -197,7 +197,7 @@ fn native_bytes_at_overflow(items: &str) -> usize {
 fn the_counter_trips_far_above_the_end_of_the_native_stack() {
     // Thousands of values that are computed before the call and again after it: a compiler keeps them all meanwhile.
     let uses: String = (0..3_000)
-        .map(|at| format!("(i64.store (i32.const 128) (i64.rotl (local.get $x) (i64.const {at})))"))
+        .map(|at| format!("(i64.store (i32.const {}) (i64.mul (local.get $x) (i64.const {})))", 4096 + 8 * at, 2 * at + 3))
         .collect();
     let kept = DIVE.replace("(call $put", &format!("(local.set $x (i64.extend_i32_u (local.get $depth))) {uses} (call $put"))
         .replace("(result i32)\n", "(result i32) (local $x i64)\n")
