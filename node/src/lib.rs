@@ -8,5 +8,7 @@ pub mod raft;
 pub mod service;
 pub mod state_machine;
 pub mod storage;
+#[cfg(test)]
+mod testing;
 pub mod wasm;
 pub mod meta;

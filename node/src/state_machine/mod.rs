@@ -37,6 +37,9 @@ mod sessions;
 mod settings;
 mod snapshot;
 
+#[cfg(test)]
+mod tests;
+
 pub use machine::{Options, StateMachine};
 pub use modules::{ActiveModule, Registry};
 pub use progress::Progress;
