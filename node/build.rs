@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, fs};
 
+use protox::prost::Message;
+
 const TARGET: &str = "wasm32-wasip1";
 /// Variables of the outer cargo and rustup that the inner one needs: where things are and how to reach a registry.
 const KEPT: [&str; 3] = ["CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN"];
@@ -26,7 +28,18 @@ fn generate_grpc() -> Result<(), Box<dyn Error>> {
     let protos = ["raft", "command", "admin", "peer"].map(|name| format!("proto/{name}.proto"));
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(&protos, ["proto"])?;
+    // Reflection serves the operators' API beside the modules'.
+    let admin = protox::compile(["proto/admin.proto"], ["proto"])?;
+    fs::write(PathBuf::from(env::var("OUT_DIR")?).join("admin.bin"), admin.encode_to_vec())?;
     tonic_prost_build::configure().bytes(".").include_file("protos.rs").compile_fds(descriptors)?;
+    kvstore_messages()
+}
+
+/// The messages of the default module, for the command line's short forms (`balsa put`). Messages only: calls are bytes.
+fn kvstore_messages() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=../kvstore-wasm/proto");
+    let descriptors = protox::compile(["kvstore.proto"], ["../kvstore-wasm/proto"])?;
+    tonic_prost_build::configure().build_client(false).build_server(false).bytes(".").compile_fds(descriptors)?;
     Ok(())
 }
 

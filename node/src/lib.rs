@@ -1,8 +1,17 @@
 //! Balsa: a replicated, durable, linearizable gRPC service whose logic is your WebAssembly module.
 
+pub mod api;
+pub mod cli;
+pub mod client;
 pub mod command;
+pub mod config;
+pub mod fatal;
+pub mod http;
 pub mod ids;
 pub mod limits;
+pub mod log_store;
+pub mod meta;
+pub mod node;
 pub mod proto;
 pub mod raft;
 pub mod service;
@@ -11,4 +20,3 @@ pub mod storage;
 #[cfg(test)]
 mod testing;
 pub mod wasm;
-pub mod meta;

@@ -50,7 +50,13 @@ impl LogClock {
         let mut offsets = others.to_vec();
         offsets.push(0);
         offsets.sort_unstable();
-        self.median_offset_ms = (offsets.len() > voters / 2).then(|| offsets[offsets.len() / 2]);
+        // Of two middle ones the lower: when half of the clocks are wrong, waiting is safe and jumping ahead is not.
+        self.median_offset_ms = (offsets.len() > voters / 2).then(|| offsets[(offsets.len() - 1) / 2]);
+    }
+
+    /// Whether a majority's clocks are known.
+    pub fn has_median(&self) -> bool {
+        self.median_offset_ms.is_some()
     }
 
     /// Whether this node's own clock is so far off that another should lead.
@@ -108,7 +114,7 @@ mod tests {
         let start = Instant::now();
         let mut clock = LogClock::new(1_000_000, start);
         clock.set_offsets(&[3], 3);
-        assert_eq!(clock.stamp(9_000_000, start), 9_000_003);
+        assert_eq!(clock.stamp(9_000_000, start), 9_000_000);
         assert!(!clock.is_off());
     }
 
