@@ -64,7 +64,8 @@ const TAPE_QUERIES: [&str; 2] = ["Get", "Sneak"];
 /// A module in a page of WAT, whose bytes never change with a compiler: service `tape.v1.<service>`, with `string text` in and
 /// out.
 ///
-/// `Put "k=v"` (one letter of key) answers with the value before; `Delete "k"`; `Get "k"`; `Big "n"` answers with n KiB; `Now`
+/// `Put "k=v"` (one letter of key) answers with the value before; `Delete "k"`; `Get "k"`; `Big "n"` puts n under n
+/// and answers with n KiB; `Now`
 /// answers with 48 bytes of context. `Fail`, `Trap` and `Spin` put first, and then end in a status, a trap, and a loop without
 /// end; `Sneak` is a query that puts. `salt` changes the hash of the module and nothing else.
 pub(crate) fn tape(service: &str, salt: &str) -> Vec<u8> {
@@ -201,6 +202,7 @@ const TAPE: &str = r#"
     (loop $again (br $again))
     (unreachable))
     ;; big
+    (call $put (i32.const 2) (i32.const 1) (i32.const 2) (i32.const 1))
     (call $output (i32.const 4096)
       (i32.mul (i32.const 1024) (i32.sub (i32.load8_u (i32.const 2)) (i32.const 48))))
     (return (i32.const 0)))

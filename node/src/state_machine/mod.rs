@@ -61,7 +61,7 @@ pub enum Fault {
     #[error(transparent)]
     Host(#[from] HostFault),
     /// An entry was left out, or came twice.
-    #[error("entry {got} was to be applied after {last:?}; the log has a gap")]
+    #[error("entry {got} came where the one after {} was to be applied; a part of the log is missing or came twice", shown(.last))]
     Gap {
         /// The last applied.
         last: Option<LogId>,
@@ -105,13 +105,17 @@ pub enum Fault {
         why: Rejection,
     },
     /// A snapshot that is behind what is already applied.
-    #[error("the snapshot ends at {snapshot:?}, but {applied:?} is applied already")]
+    #[error("the snapshot ends at {}, which is behind what is applied here already ({})", shown(.snapshot), shown(.applied))]
     OldSnapshot {
         /// The last entry in it.
         snapshot: Option<LogId>,
         /// The last entry here.
         applied: Option<LogId>,
     },
+}
+
+fn shown(id: &Option<LogId>) -> String {
+    id.map_or("nothing".into(), |id| format!("entry {id}"))
 }
 
 impl Fault {
