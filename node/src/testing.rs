@@ -8,12 +8,12 @@ use prost::Message;
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::method_options::IdempotencyLevel;
 use prost_types::{
-    DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto, MethodOptions,
-    ServiceDescriptorProto,
+    DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto,
+    MethodOptions, ServiceDescriptorProto,
 };
 use wasm_encoder::{CustomSection, Section};
 
-use crate::state_machine::MEMORY_BYTES_MAX;
+use crate::limits::MEMORY_BYTES_MAX;
 use crate::wasm::{Engine, Options};
 
 /// One engine for all tests of the process: compiled modules are kept in it.

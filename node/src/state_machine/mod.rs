@@ -44,7 +44,6 @@ pub use machine::{Options, StateMachine};
 pub use modules::{ActiveModule, Registry};
 pub use progress::Progress;
 pub use query::{QueryError, Reader, View};
-pub use settings::MEMORY_BYTES_MAX;
 pub use snapshot::{CHUNK_BYTES_MAX, Received, Receiver, Snapshot, SnapshotError, SnapshotReader, SnapshotWriter};
 
 use crate::raft::types::LogId;
@@ -104,6 +103,9 @@ pub enum Fault {
         /// What the loader says.
         why: Rejection,
     },
+    /// An earlier fault was not obeyed.
+    #[error("the state machine has stopped after an earlier fault; restart the node")]
+    Stopped,
     /// A snapshot that is behind what is already applied.
     #[error("the snapshot ends at {}, which is behind what is applied here already ({})", shown(.snapshot), shown(.applied))]
     OldSnapshot {

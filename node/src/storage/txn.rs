@@ -344,7 +344,8 @@ mod tests {
 
     #[test]
     fn a_delete_says_whether_there_was_something() {
-        let database = database(&Overlay::from([(keys::Key::State { module: "m", key: b"old" }.encode(), Some(vec![1]))]));
+        let database =
+            database(&Overlay::from([(keys::Key::State { module: "m", key: b"old" }.encode(), Some(vec![1]))]));
         let mut txn = Txn::new(database.view());
         let mut state = txn.lend("m");
         state.put(b"new", b"2").unwrap();

@@ -43,7 +43,8 @@ pub(super) fn blank(index: u64) -> Entry {
 
 pub(super) fn membership(index: u64, names: &[&str]) -> Entry {
     let members = names.iter().enumerate().map(|(at, name)| {
-        let member = Member { name: (*name).into(), peer_addr: format!("{name}:6001"), client_addr: format!("{name}:6000") };
+        let member =
+            Member { name: (*name).into(), peer_addr: format!("{name}:6001"), client_addr: format!("{name}:6000") };
         (NodeId(at as u64 + 1), member)
     });
     let members: std::collections::BTreeMap<_, _> = members.collect();
@@ -68,7 +69,12 @@ pub(super) fn tape_call(method: &str, text: &str, key: &str) -> Kind {
 }
 
 pub(super) fn activate(name: &str, wasm: Vec<u8>, expected_generation: u64) -> Kind {
-    Kind::Activate(pb::Activate { name: name.into(), expected_generation, wasm: wasm.into(), proposed_by: "balsa-0".into() })
+    Kind::Activate(pb::Activate {
+        name: name.into(),
+        expected_generation,
+        wasm: wasm.into(),
+        proposed_by: "balsa-0".into(),
+    })
 }
 
 /// A UUIDv7 made at `millis`.

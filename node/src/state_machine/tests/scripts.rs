@@ -225,7 +225,8 @@ impl Runner {
         }
         let (input, _) = self.messages(&method).ok_or("the method is not known, so its JSON is not either")?;
         let json: serde_json::Value = serde_json::from_str(text)?;
-        let message = DynamicMessage::deserialize(input.clone(), with_bytes(json, &input, &|text| base64(text.as_bytes())))?;
+        let message =
+            DynamicMessage::deserialize(input.clone(), with_bytes(json, &input, &|text| base64(text.as_bytes())))?;
         Ok((method, message.encode_to_vec().into()))
     }
 
