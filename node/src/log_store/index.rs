@@ -27,6 +27,8 @@ struct Run {
     segment: Arc<Segment>,
     /// Where its last record ends.
     end_offset: u64,
+    /// A truncation came after it: superseded entries follow in the file, so it does not grow any more.
+    closed: bool,
     /// (index, offset) of its first entry and of one every [`SIGNPOST_BYTES`].
     signposts: Vec<(u64, u64)>,
 }
@@ -84,7 +86,7 @@ impl Index {
         let (segment, _) = self.segments.last_entry().expect("records are in a segment").get().clone();
         let term = id.committed_leader_id().term;
         match self.runs.back_mut() {
-            Some(run) if (run.end, run.term, run.segment.number) == (id.index, term, segment.number) => {
+            Some(run) if !run.closed && (run.end, run.term, run.segment.number) == (id.index, term, segment.number) => {
                 if range.start - run.signposts.last().expect("a run begins with one").1 >= SIGNPOST_BYTES {
                     run.signposts.push((id.index, range.start));
                 }
@@ -97,6 +99,7 @@ impl Index {
                 end: id.index + 1,
                 segment,
                 end_offset: range.end,
+                closed: false,
                 signposts: vec![(id.index, range.start)],
             }),
         }
@@ -106,9 +109,10 @@ impl Index {
         while self.runs.back().is_some_and(|run| run.first >= end) {
             self.runs.pop_back();
         }
-        if let Some(run) = self.runs.back_mut().filter(|run| run.end > end) {
+        if let Some(run) = self.runs.back_mut() {
             // Its end offset stays, too far by what was cut: a reader stops at the index.
-            run.end = end;
+            run.end = run.end.min(end);
+            run.closed = true;
             run.signposts.retain(|(at, _)| *at < end);
         }
     }

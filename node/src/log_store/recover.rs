@@ -32,7 +32,7 @@ use super::error::{Damage, Error};
 use super::files::Files;
 use super::index::Index;
 use super::record::{ALIGN, FORMAT, FRAME_BYTES, Frame, Header, Key, Record};
-use super::segment::{Name, Segment, UNFINISHED, segment_name, spare_name};
+use super::segment::{META, META_UNFINISHED, Name, Segment, segment_name, spare_name};
 use super::spares::{prepare, remove, rename};
 use super::state::{State, next};
 use super::writer::Tail;
@@ -52,6 +52,8 @@ pub(super) struct Recovered {
 /// Opens the log in `files`, or begins one.
 pub(super) fn open(files: &dyn Files, options: &Options) -> Result<Recovered, Error> {
     let mut found = Found::list(files)?;
+    // First, so that what is made under that name now is not mixed up with what was there.
+    found.unfinished.drain(..).try_for_each(|name| remove(files, &name))?;
     let salt = match found.meta {
         true => read_meta(files)?,
         false if found.segments.is_empty() => create_meta(files)?,
@@ -83,16 +85,12 @@ fn begin(segment: Segment, salt: u32) -> Result<(Tail, Index), Error> {
     Ok((Tail { segment, end, synced: end }, index))
 }
 
-/// The log's salt: a number that no client knows, without which no bytes pass for a record. Also tells an emptied directory
-/// from a new one.
-const META: &str = "log.meta";
-const META_UNFINISHED: &str = "log.meta.tmp";
-
 fn meta_damaged(files: &dyn Files) -> Error {
     Error::Damaged { file: files.dir().join(META), offset: 0, damage: Damage::Meta }
 }
 
-/// One line of text: format, salt, checksum of both.
+/// The log's salt is a number that no client knows, without which no bytes pass for a record. It stands in a line of text:
+/// format, salt, checksum of both.
 fn meta_text(salt: u32) -> String {
     let text = format!("balsa log {FORMAT} {salt:08x}");
     format!("{text} {:08x}\n", crc32c::crc32c(text.as_bytes()))
@@ -123,7 +121,7 @@ struct Found {
     /// Ascending.
     segments: Vec<u64>,
     spares: Vec<String>,
-    unfinished: bool,
+    unfinished: Vec<String>,
 }
 
 impl Found {
@@ -133,7 +131,7 @@ impl Found {
             match Name::of(&name) {
                 Name::Segment(number) => found.segments.push(number),
                 Name::Spare(number) => found.spares.push(spare_name(number)),
-                Name::Unfinished => found.unfinished = true,
+                Name::Unfinished => found.unfinished.push(name),
                 Name::Other => found.meta |= name == META,
             }
         }
@@ -144,9 +142,6 @@ impl Found {
 
     /// Removes what cannot be used.
     fn tidy(&mut self, files: &dyn Files, options: &Options) -> Result<(), Error> {
-        if self.unfinished {
-            remove(files, UNFINISHED)?;
-        }
         for name in std::mem::take(&mut self.spares) {
             let bytes = files.open(&name).and_then(|file| file.len());
             let bytes = bytes.map_err(files.failed("read the size of", &name))?;

@@ -71,7 +71,7 @@ impl View {
         let mut cache = Cache::default();
         cache.restart(next(state.last));
         let start = index.first().unwrap_or_else(|| next(state.last));
-        let state = State { committed: state.committed.min(state.last), ..state };
+        let state = State { committed: std::cmp::min_by_key(state.committed, state.last, |id| next(*id)), ..state };
         Self { flushed: state.last, state, start, cache, index, ..Self::default() }
     }
 

@@ -9,6 +9,7 @@
 //! segment that has come back.
 
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -127,10 +128,34 @@ pub(super) struct Spares {
 #[derive(Debug)]
 enum Place {
     /// On a thread of its own.
-    Thread { jobs: Sender<Job>, ready: Receiver<Result<Segment, Error>>, shared: Arc<Shared> },
+    Thread(Thread),
     /// In the calling thread: for tests that count file operations, where their order must not depend on luck.
     #[cfg_attr(not(test), allow(dead_code))]
     Here(Box<Workshop>),
+}
+
+#[derive(Debug)]
+struct Thread {
+    /// None only while this is dropped.
+    jobs: Option<Sender<Job>>,
+    ready: Receiver<Result<Segment, Error>>,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Thread {
+    /// Whoever needs the answer notices if the thread is gone; what was to be retired is found at the next opening.
+    fn send(&self, job: Job) {
+        let _ = self.jobs.as_ref().map(|jobs| jobs.send(job));
+    }
+}
+
+impl Drop for Thread {
+    /// Waits for the jobs that are queued: after this, nobody touches the directory.
+    fn drop(&mut self) {
+        self.jobs = None;
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
 }
 
 impl Spares {
@@ -140,15 +165,16 @@ impl Spares {
         Self { requested: ready.as_ref().map_or(0, |segment| segment.number), place: Place::Here(Box::new(workshop)), ready }
     }
 
-    /// A workshop on a thread, which ends after this is dropped.
+    /// A workshop on a thread, which ends when this is dropped.
     pub(super) fn spawn(workshop: Workshop, ready: Option<Segment>) -> std::io::Result<Self> {
         let shared = workshop.shared.clone();
         let (jobs, jobs_taken) = crossbeam_channel::unbounded();
         let (ready_given, ready_taken) = crossbeam_channel::unbounded();
         let run = move || workshop.run(&jobs_taken, &ready_given);
-        std::thread::Builder::new().name("log-files".to_owned()).spawn(run)?;
+        let thread = Some(std::thread::Builder::new().name("log-files".to_owned()).spawn(run)?);
         let requested = ready.as_ref().map_or(0, |segment| segment.number);
-        Ok(Self { place: Place::Thread { jobs, ready: ready_taken, shared }, requested, ready })
+        let place = Place::Thread(Thread { jobs: Some(jobs), ready: ready_taken, shared, thread });
+        Ok(Self { place, requested, ready })
     }
 
     /// Has segment `number` prepared, if that was not asked before.
@@ -158,7 +184,7 @@ impl Spares {
         }
         self.requested = number;
         match &mut self.place {
-            Place::Thread { jobs, .. } => drop(jobs.send(Job::Prepare(number))), // `take` notices a dead thread
+            Place::Thread(thread) => thread.send(Job::Prepare(number)),
             // An error will come up again when the segment is needed.
             Place::Here(workshop) => self.ready = workshop.prepare(number).ok(),
         }
@@ -181,7 +207,7 @@ impl Spares {
 
     fn wait(&mut self, number: u64) -> Result<Segment, Error> {
         match &mut self.place {
-            Place::Thread { ready, shared, .. } => {
+            Place::Thread(Thread { ready, shared, .. }) => {
                 if ready.is_empty() {
                     add(&shared.metrics.roll_waits, 1);
                 }
@@ -194,8 +220,7 @@ impl Spares {
     /// Disposes of a segment that was purged durably.
     pub(super) fn retire(&mut self, segment: Arc<Segment>) {
         match &mut self.place {
-            // If the thread is gone the log is failing anyway, and opening it will find the segment.
-            Place::Thread { jobs, .. } => drop(jobs.send(Job::Retire(segment))),
+            Place::Thread(thread) => thread.send(Job::Retire(segment)),
             Place::Here(workshop) => workshop.retire_or_poison(segment),
         }
     }

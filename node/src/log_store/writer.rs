@@ -164,7 +164,8 @@ impl Writer {
     /// Puts the header of a segment after this one into `scratch`.
     fn header(&mut self, file_bytes: u64) {
         self.scratch.clear();
-        self.state.header(file_bytes, self.tail.end).push(&mut self.scratch);
+        // Not the end: a seal that is not synced is no part of what this segment promises.
+        self.state.header(file_bytes, self.tail.synced).push(&mut self.scratch);
     }
 
     /// Stamps and writes the record in `scratch`.
