@@ -46,9 +46,13 @@ impl LogHandle {
     /// Waits until `id` is durable. Only for ids that were appended, or purged by a snapshot: others never come.
     pub async fn wait_flushed(&self, id: LogId) -> Result<(), Error> {
         let mut status = self.status();
-        let reached = |status: &Status| status.fault.is_some() || status.flushed >= Some(id);
-        let status = status.wait_for(reached).await.map_err(|_| Error::Closed)?;
-        status.fault.clone().map_or(Ok(()), |fault| Err(Error::Poisoned(fault)))
+        let over = |status: &Status| status.flushed >= Some(id) || status.fault.is_some() || status.closed;
+        let status = status.wait_for(over).await.map_err(|_| Error::Closed)?;
+        match &status.fault {
+            _ if status.flushed >= Some(id) => Ok(()),
+            Some(fault) => Err(Error::Poisoned(fault.clone())),
+            None => Err(Error::Closed),
+        }
     }
 
     /// The same for a thread of its own.

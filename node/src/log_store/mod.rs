@@ -19,7 +19,7 @@
 //!
 //! ```text
 //! log/lock                 held by the process that has the log open
-//!     log.meta             "balsa log 1 SALT CHECKSUM\n": format, salt of all checksums
+//!     log.meta             "balsa log 1 SALT begun CHECKSUM\n": format, salt of all checksums
 //!     0000000007.log       segments, numbered without gaps; the last but one may be the one that is written,
 //!     0000000008.log       since the next one is prepared ahead
 //!     spare-0000000005     a purged segment that will be used again
@@ -148,9 +148,8 @@ impl LogStore {
     pub fn open(dir: &Path, options: Options) -> Result<Self, Error> {
         let io = |source| Error::Io { action: "start a thread for", file: dir.to_owned(), source };
         let files = Arc::new(Disk::open(dir)?);
-        let (mut store, writer) = Self::assemble(files, options, |workshop, prepared| {
-            Spares::spawn(workshop, prepared).map_err(io)
-        })?;
+        let (mut store, writer) =
+            Self::assemble(files, options, |workshop, prepared| Spares::spawn(workshop, prepared).map_err(io))?;
         let thread = std::thread::Builder::new().name("log".to_owned());
         store.writer = Some(thread.spawn(move || writer.run()).map_err(io)?);
         Ok(store)
@@ -224,6 +223,7 @@ impl Drop for LogStore {
         self.shared.queue.close();
         // A thread that panicked has told everybody who waited, and there is nothing to add.
         let _ = self.writer.take().map(JoinHandle::join);
+        self.shared.closed();
     }
 }
 

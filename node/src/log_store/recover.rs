@@ -54,22 +54,34 @@ pub(super) fn open(files: &dyn Files, options: &Options) -> Result<Recovered, Er
     let mut found = Found::list(files)?;
     // First, so that what is made under that name now is not mixed up with what was there.
     found.unfinished.drain(..).try_for_each(|name| remove(files, &name))?;
-    let salt = match found.meta {
-        true => read_meta(files)?,
-        false if found.segments.is_empty() => create_meta(files)?,
-        false => return Err(meta_damaged(files)),
+    let meta = match found.meta {
+        true => Meta::read(files)?,
+        false if found.segments.is_empty() => Meta { salt: rand::random(), begun: false },
+        false => return Err(Meta::damaged(files, Damage::Meta)),
     };
+    let salt = meta.salt;
     let chain = Chain::link(files, &found.segments, salt)?;
-    let mut replay = chain.replay(salt)?;
-    let prepared = chain.tidy(files, options)?;
-    found.tidy(files, options)?;
-    if let Some(tail) = replay.tail.take() {
-        let tail = tail.cut()?;
-        return Ok(Recovered { salt, state: replay.state, index: replay.index, tail, prepared, spares: found.spares });
+    let Replay { state, index, tail, .. } = chain.replay(salt)?;
+    if meta.begun && tail.is_none() {
+        return Err(Meta::damaged(files, Damage::MissingSegment(1)));
     }
-    let first = prepared.map_or_else(|| prepare(files, &mut found.spares, 1, options.segment_bytes), Ok)?;
-    let (tail, index) = begin(first, salt)?;
-    Ok(Recovered { salt, state: State::default(), index, tail, prepared: None, spares: found.spares })
+    if !found.meta {
+        meta.write(files)?;
+    }
+    let mut prepared = chain.tidy(files, options)?;
+    found.tidy(files, options)?;
+    let (tail, index) = match tail {
+        Some(tail) => (tail.cut()?, index),
+        None => {
+            let first =
+                prepared.take().map_or_else(|| prepare(files, &mut found.spares, 1, options.segment_bytes), Ok)?;
+            begin(first, salt)?
+        }
+    };
+    if !meta.begun {
+        Meta { begun: true, ..meta }.write(files)?;
+    }
+    Ok(Recovered { salt, state, index, tail, prepared, spares: found.spares })
 }
 
 /// Begins the first segment of a log.
@@ -85,33 +97,42 @@ fn begin(segment: Segment, salt: u32) -> Result<(Tail, Index), Error> {
     Ok((Tail { segment, end, synced: end }, index))
 }
 
-fn meta_damaged(files: &dyn Files) -> Error {
-    Error::Damaged { file: files.dir().join(META), offset: 0, damage: Damage::Meta }
+/// The log's identity: one line of text.
+#[derive(Debug, Clone, Copy)]
+struct Meta {
+    /// A number that no client knows, without which no bytes pass for a record.
+    salt: u32,
+    /// Whether the first segment was begun: from then on there is a segment, or something was lost.
+    begun: bool,
 }
 
-/// The log's salt is a number that no client knows, without which no bytes pass for a record. It stands in a line of text:
-/// format, salt, checksum of both.
-fn meta_text(salt: u32) -> String {
-    let text = format!("balsa log {FORMAT} {salt:08x}");
-    format!("{text} {:08x}\n", crc32c::crc32c(text.as_bytes()))
-}
+impl Meta {
+    fn text(self) -> String {
+        let begun = if self.begun { "begun" } else { "new" };
+        let text = format!("balsa log {FORMAT} {:08x} {begun}", self.salt);
+        format!("{text} {:08x}\n", crc32c::crc32c(text.as_bytes()))
+    }
 
-fn create_meta(files: &dyn Files) -> Result<u32, Error> {
-    let salt = rand::random();
-    let file = files.create(META_UNFINISHED).map_err(files.failed("create", META))?;
-    file.write_at(meta_text(salt).as_bytes(), 0).map_err(files.failed("write", META))?;
-    file.sync().map_err(files.failed("sync", META))?;
-    rename(files, META_UNFINISHED, META)?;
-    Ok(salt)
-}
+    fn write(self, files: &dyn Files) -> Result<(), Error> {
+        let file = files.create(META_UNFINISHED).map_err(files.failed("create", META))?;
+        file.write_at(self.text().as_bytes(), 0).map_err(files.failed("write", META))?;
+        file.sync().map_err(files.failed("sync", META))?;
+        rename(files, META_UNFINISHED, META)
+    }
 
-fn read_meta(files: &dyn Files) -> Result<u32, Error> {
-    let file = files.open(META).map_err(files.failed("open", META))?;
-    let mut bytes = vec![0; file.len().map_err(files.failed("read", META))?.min(100) as usize];
-    file.read_at(&mut bytes, 0).map_err(files.failed("read", META))?;
-    let text = String::from_utf8_lossy(&bytes);
-    let salt = text.split(' ').nth(3).and_then(|salt| u32::from_str_radix(salt, 16).ok());
-    salt.filter(|salt| meta_text(*salt) == text).ok_or_else(|| meta_damaged(files))
+    fn read(files: &dyn Files) -> Result<Self, Error> {
+        let file = files.open(META).map_err(files.failed("open", META))?;
+        let mut bytes = vec![0; file.len().map_err(files.failed("read", META))?.min(100) as usize];
+        file.read_at(&mut bytes, 0).map_err(files.failed("read", META))?;
+        let text = String::from_utf8_lossy(&bytes);
+        let salt = text.split(' ').nth(3).and_then(|salt| u32::from_str_radix(salt, 16).ok());
+        let metas = salt.into_iter().flat_map(|salt| [true, false].map(|begun| Self { salt, begun }));
+        metas.into_iter().find(|meta| meta.text() == text).ok_or_else(|| Self::damaged(files, Damage::Meta))
+    }
+
+    fn damaged(files: &dyn Files, damage: Damage) -> Error {
+        Error::Damaged { file: files.dir().join(META), offset: 0, damage }
+    }
 }
 
 /// The directory's files by their names.
@@ -367,7 +388,12 @@ impl FoundTail {
     fn cut(self) -> Result<Tail, Error> {
         let Self { segment, end, wipe_to } = self;
         if wipe_to > end {
-            tracing::warn!(segment = segment.number, end, wipe_to, "cut a torn write off the log; it was not acknowledged");
+            tracing::warn!(
+                segment = segment.number,
+                end,
+                wipe_to,
+                "cut a torn write off the log; it was not acknowledged"
+            );
             segment.zero(end, wipe_to)?;
         }
         segment.sync()?;

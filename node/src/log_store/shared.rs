@@ -26,6 +26,8 @@ use crate::raft::types::{Entry, LogId};
 pub struct Status {
     /// The last log id that is synced (or purged).
     pub flushed: Option<LogId>,
+    /// The store was dropped: nothing more will be flushed.
+    pub closed: bool,
     /// Set once, when the log fails; it is of no use any more and the node has to stop.
     pub fault: Option<Arc<Error>>,
 }
@@ -52,6 +54,7 @@ pub(super) struct View {
     pub(super) cache: Cache,
     pub(super) index: Index,
     pub(super) flushed: Option<LogId>,
+    closed: bool,
     /// First indexes to keep, and how many keep each.
     pins: BTreeMap<u64, usize>,
     /// What was to be purged when a pin was in the way.
@@ -146,12 +149,14 @@ impl View {
     /// How to read `wanted`, which is within the log. Not more than `bytes_max` of cached entries, but at least one.
     pub(super) fn plan(&self, wanted: Range<u64>, bytes_max: usize) -> Result<Plan, Error> {
         let cached_from = self.cache.first().clamp(wanted.start, wanted.end);
-        let stretches = if cached_from > wanted.start { self.index.locate(wanted.start..cached_from) } else { Vec::new() };
+        let stretches =
+            if cached_from > wanted.start { self.index.locate(wanted.start..cached_from) } else { Vec::new() };
         let found = stretches.last().map_or(wanted.start, |stretch| stretch.entries.end);
         if found < cached_from {
             return Err(self.missing(found));
         }
-        let cached = if cached_from < wanted.end { self.cache.read(cached_from..wanted.end, bytes_max) } else { Vec::new() };
+        let cached =
+            if cached_from < wanted.end { self.cache.read(cached_from..wanted.end, bytes_max) } else { Vec::new() };
         Ok(Plan { stretches, cached })
     }
 
@@ -176,7 +181,7 @@ impl View {
 
 impl Shared {
     pub(super) fn new(options: Options, salt: u32, view: View) -> Self {
-        let status = Status { flushed: view.flushed, fault: None };
+        let status = Status { flushed: view.flushed, ..Status::default() };
         Self {
             options,
             salt,
@@ -204,6 +209,13 @@ impl Shared {
         self.moved.notify_all();
     }
 
+    /// Tells everybody that the log thread has ended.
+    pub(super) fn closed(&self) {
+        self.view.lock().closed = true;
+        self.status.send_modify(|status| status.closed = true);
+        self.moved.notify_all();
+    }
+
     /// Tells everybody that the view's `flushed` has moved.
     pub(super) fn publish(&self, flushed: Option<LogId>) {
         self.status.send_modify(|status| status.flushed = flushed);
@@ -215,6 +227,9 @@ impl Shared {
         let mut view = self.view.lock();
         while view.flushed < Some(id) {
             self.check()?;
+            if view.closed {
+                return Err(Error::Closed);
+            }
             self.moved.wait(&mut view);
         }
         Ok(())

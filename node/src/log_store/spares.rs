@@ -76,12 +76,7 @@ impl Workshop {
 }
 
 /// A file of `bytes` under the name of segment `number`: a spare, or a new one.
-pub(super) fn prepare(
-    files: &dyn Files,
-    spares: &mut Vec<String>,
-    number: u64,
-    bytes: u64,
-) -> Result<Segment, Error> {
+pub(super) fn prepare(files: &dyn Files, spares: &mut Vec<String>, number: u64, bytes: u64) -> Result<Segment, Error> {
     let source = match spares.pop() {
         Some(spare) => spare,
         None => {
@@ -162,7 +157,11 @@ impl Spares {
     /// A workshop that runs where it is called.
     #[cfg(test)]
     pub(super) fn here(workshop: Workshop, ready: Option<Segment>) -> Self {
-        Self { requested: ready.as_ref().map_or(0, |segment| segment.number), place: Place::Here(Box::new(workshop)), ready }
+        Self {
+            requested: ready.as_ref().map_or(0, |segment| segment.number),
+            place: Place::Here(Box::new(workshop)),
+            ready,
+        }
     }
 
     /// A workshop on a thread, which ends when this is dropped.

@@ -195,3 +195,14 @@ impl Writer {
         dead.into_iter().for_each(|segment| self.spares.retire(segment));
     }
 }
+
+impl Drop for Writer {
+    /// A panic here is a failure of the log like any other: nobody may wait for this thread any more.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.shared.poison(Arc::new(Error::Closed));
+            self.shared.queue.close();
+            self.shared.queue.take(&mut Batch::default(), None);
+        }
+    }
+}

@@ -7,9 +7,9 @@ use parking_lot::Mutex;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use super::{command, flushed};
 use super::rig::{Model, Rig, small};
 use super::simulated::{Simulated, Trouble};
+use super::{command, flushed};
 use crate::log_store::Error;
 use crate::log_store::queue::Waiter;
 

@@ -142,6 +142,14 @@ fn a_log_without_its_meta_file_is_refused() {
 }
 
 #[test]
+fn a_log_without_any_segment_is_refused() {
+    use crate::log_store::files::Files;
+    let (disk, rig) = log();
+    (1..=end(&rig).0).for_each(|number| disk.remove(&segment_name(number)).unwrap());
+    assert_eq!(refused(&disk).0, "log.meta");
+}
+
+#[test]
 fn records_of_the_file_s_former_life_are_not_replayed() {
     let disk = Simulated::default();
     let mut rig = Rig::open(&disk, small()).unwrap();

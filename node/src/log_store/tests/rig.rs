@@ -118,9 +118,7 @@ impl Rig {
         let next = self.model().last.map_or(0, |last| last.index + 1);
         let entries: Vec<_> = (next..next + count).map(|index| command(term, index, bytes)).collect();
         let (flushed, done) = flushed();
-        if self.store.stage(entries.clone()).is_ok()
-            && self.store.queue(Waiter::Append(flushed)).is_ok()
-        {
+        if self.store.stage(entries.clone()).is_ok() && self.store.queue(Waiter::Append(flushed)).is_ok() {
             entries.into_iter().for_each(|entry| self.changed(|model| model.append(entry)));
             self.pending.push((self.states.len() - 1, Pending::Append(done)));
         }
