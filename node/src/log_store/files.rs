@@ -1,7 +1,7 @@
 //! The file operations that the log needs, so that tests can pull the plug at any of them.
 //!
-//! A trait because there are two implementations: [`Disk`], and the simulated disk of the crash tests, which forgets what
-//! was not synced. Nothing here retries or interprets an error.
+//! A trait because there are two implementations: [`Disk`], and the simulated disk of the crash tests, which forgets
+//! what was not synced. Nothing here retries or interprets an error.
 
 use std::fmt::Debug;
 use std::fs;

@@ -84,14 +84,14 @@ impl LogHandle {
         self.shared.view.lock().index.bytes_from(index)
     }
 
-    /// The greatest index from which on there are at least about `bytes` of log: what is before it may be purged by one who
-    /// wants to keep that much. None if the log is smaller.
+    /// The greatest index from which on there are at least about `bytes` of log: what is before it may be purged by one
+    /// who wants to keep that much. None if the log is smaller.
     pub fn index_keeping(&self, bytes: u64) -> Option<u64> {
         self.shared.view.lock().index.index_with(bytes)
     }
 
-    /// Keeps entries from `index` on, whatever Raft purges, as long as the pin lives. For the state machine's last durable
-    /// checkpoint, and for a snapshot that is being sent.
+    /// Keeps entries from `index` on, whatever Raft purges, as long as the pin lives. For the state machine's last
+    /// durable checkpoint, and for a snapshot that is being sent.
     pub fn pin(&self, index: u64) -> Pin {
         self.shared.pin(index);
         Pin { shared: self.shared.clone(), index }
@@ -108,8 +108,8 @@ impl LogHandle {
     }
 }
 
-/// Keeps entries from an index on. Raft may believe that they were purged: this store then tells of a smaller purge after a
-/// restart, which is harmless, and makes up for it when the pin moves or goes.
+/// Keeps entries from an index on. Raft may believe that they were purged: this store then tells of a smaller purge
+/// after a restart, which is harmless, and makes up for it when the pin moves or goes.
 #[derive(Debug)]
 pub struct Pin {
     shared: Arc<Shared>,

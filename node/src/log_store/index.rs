@@ -1,9 +1,9 @@
 //! Where entries stand in the segments: runs of consecutive entries with a few signposts each.
 //!
 //! A *run* is a stretch of consecutive indexes of one term, in one segment, in the order of the file (other records may
-//! stand between them). Truncation cuts runs and the entries written after it begin a new one, so a superseded entry is in no
-//! run and is never read, though its bytes stay. Within a run only every 64 KiB has a signpost: 2 GiB of log need half a
-//! megabyte here, whatever the size of the entries; a reader passes over what lies between.
+//! stand between them). Truncation cuts runs and the entries written after it begin a new one, so a superseded entry is
+//! in no run and is never read, though its bytes stay. Within a run only every 64 KiB has a signpost: 2 GiB of log need
+//! half a megabyte here, whatever the size of the entries; a reader passes over what lies between.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -41,8 +41,8 @@ impl Run {
     }
 }
 
-/// A part of a run to read: the entries of `entries` are among the records from `offset` on, and the first entry there has
-/// index `first`.
+/// A part of a run to read: the entries of `entries` are among the records from `offset` on, and the first entry there
+/// has index `first`.
 #[derive(Debug, Clone)]
 pub(super) struct Stretch {
     pub(super) segment: Arc<Segment>,
@@ -126,8 +126,8 @@ impl Index {
         }
     }
 
-    /// Takes out the segments, oldest first, that hold no entry of the log and precede all that do. What else they said is
-    /// repeated in the header of the next one.
+    /// Takes out the segments, oldest first, that hold no entry of the log and precede all that do. What else they said
+    /// is repeated in the header of the next one.
     pub(super) fn take_dead_segments(&mut self) -> Vec<Arc<Segment>> {
         let newest = self.segments.last_key_value().map(|(number, _)| *number);
         let Some(keep) = self.runs.front().map(|run| run.segment.number).or(newest) else { return Vec::new() };

@@ -1,29 +1,30 @@
 //! Opening a log: replay of all segments, and the judgement of what does not read.
 //!
 //! **What a crash leaves.** Only the last segment can hold anything unsynced, and there only the last group: any of its
-//! sectors may be missing, in any order. So a bad record may be the beginning of a torn group, whose later records may well
-//! be whole; or it may be damage to something acknowledged. Every record tells which: its `synced` says up to where the
-//! segment was durable when it was written. If any frame after the bad record has a `synced` beyond it, the record was
-//! durable once and is *damaged*; otherwise the group was torn and is *cut*: everything from the bad record on is written
-//! over with zeros, lest a whole record of the torn group turn up again behind a new one that happens to end before it. A
-//! seal is written as soon as the log is idle, so that the last group has a witness too; without one (the power failed within
-//! about a millisecond after the sync) damage to the last group cannot be told from a torn write.
+//! sectors may be missing, in any order. So a bad record may be the beginning of a torn group, whose later records may
+//! well be whole; or it may be damage to something acknowledged. Every record tells which: its `synced` says up to
+//! where the segment was durable when it was written. If any frame after the bad record has a `synced` beyond it, the
+//! record was durable once and is *damaged*; otherwise the group was torn and is *cut*: everything from the bad record
+//! on is written over with zeros, lest a whole record of the torn group turn up again behind a new one that happens to
+//! end before it. A seal is written as soon as the log is idle, so that the last group has a witness too; without one
+//! (the power failed within about a millisecond after the sync) damage to the last group cannot be told from a torn
+//! write.
 //!
-//! Frames are looked for at every multiple of 8 bytes, not only where records ought to begin: a record with a bad frame does
-//! not tell its length. What a recycled file held before has other segment numbers in its frames.
+//! Frames are looked for at every multiple of 8 bytes, not only where records ought to begin: a record with a bad frame
+//! does not tell its length. What a recycled file held before has other segment numbers in its frames.
 //!
-//! **Never cut**: anything in a segment that has a successor (its header says where this one ended, and is only written after
-//! that was synced); a segment without a valid header in front of one that has; a frame whose checksum is right and whose
-//! content makes no sense (a newer version wrote it); a file shorter than its header says; a gap in the numbers, unless
-//! what is missing was purged.
+//! **Never cut**: anything in a segment that has a successor (its header says where this one ended, and is only written
+//! after that was synced); a segment without a valid header in front of one that has; a frame whose checksum is right
+//! and whose content makes no sense (a newer version wrote it); a file shorter than its header says; a gap in the
+//! numbers, unless what is missing was purged.
 //!
-//! **Files beyond the last segment** have no valid header. One without any frame of its own number is a prepared segment and
-//! is used; one with such frames was being begun when the machine stopped, and is removed. If a frame in it says that
-//! something was synced, the header is damaged.
+//! **Files beyond the last segment** have no valid header. One without any frame of its own number is a prepared
+//! segment and is used; one with such frames was being begun when the machine stopped, and is removed. If a frame in it
+//! says that something was synced, the header is damaged.
 //!
-//! All damage is looked for before anything is changed, and every change leads to a state that opens the same way, so a crash
-//! during opening does no harm. What a process that was killed had written and not synced reads perfectly; it is synced
-//! before Raft is told of it.
+//! All damage is looked for before anything is changed, and every change leads to a state that opens the same way, so a
+//! crash during opening does no harm. What a process that was killed had written and not synced reads perfectly; it is
+//! synced before Raft is told of it.
 
 use std::sync::Arc;
 
@@ -346,8 +347,8 @@ impl Chain {
         Ok(replay)
     }
 
-    /// Removes what is not part of the log; returns the next segment's file if it is there. The last goes first, so that a
-    /// crash leaves no gap in the numbers.
+    /// Removes what is not part of the log; returns the next segment's file if it is there. The last goes first, so
+    /// that a crash leaves no gap in the numbers.
     fn tidy(self, files: &dyn Files, options: &Options) -> Result<Option<Segment>, Error> {
         let next = self.links.last().map_or(1, |link| link.segment.number + 1);
         let mut prepared = None;

@@ -1,8 +1,9 @@
 //! What store, readers, handles and the log thread share.
 //!
 //! Two locks, never held during I/O and never both: the queue's, and that of the [`View`]. The view has two halves that
-//! move at different times. Callers change `state` and `cache` before they queue a record: the log as Raft sees it. The log
-//! thread changes `index` and `flushed` after the sync: the log as the disk has it. Entries between the two are in the cache.
+//! move at different times. Callers change `state` and `cache` before they queue a record: the log as Raft sees it. The
+//! log thread changes `index` and `flushed` after the sync: the log as the disk has it. Entries between the two are in
+//! the cache.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -131,8 +132,9 @@ impl View {
         Some(upto)
     }
 
-    /// `upto`, or the id just before the first pinned index. A purge beyond the log's end is what follows the installation of
-    /// a snapshot: nothing before it is of use, pinned or not, and the log could not continue after it with a gap.
+    /// `upto`, or the id just before the first pinned index. A purge beyond the log's end is what follows the
+    /// installation of a snapshot: nothing before it is of use, pinned or not, and the log could not continue after it
+    /// with a gap.
     fn unpinned(&self, upto: LogId) -> Option<LogId> {
         match self.pins.first_key_value() {
             Some((pin, _)) if *pin <= upto.index && upto.index < self.range().end => self.log_id(pin.checked_sub(1)?),

@@ -1,12 +1,12 @@
 //! Files for the segments to come, zero-filled or recycled ahead of need, and the end of those that are done with.
 //!
-//! A sync on a file that was written to its full length before need not touch the file system's metadata, which makes it
-//! several times faster than on one that grows. Both jobs take long and belong on a thread of their own: the log thread
-//! asks for the next file when it has half filled the present one, and hands over what was purged.
+//! A sync on a file that was written to its full length before need not touch the file system's metadata, which makes
+//! it several times faster than on one that grows. Both jobs take long and belong on a thread of their own: the log
+//! thread asks for the next file when it has half filled the present one, and hands over what was purged.
 //!
-//! Every step here is one directory operation followed by a sync of the directory, so that a crash leaves at most one undone;
-//! opening copes with every state between: an unfinished file, a spare, a prepared segment without a header, and a purged
-//! segment that has come back.
+//! Every step here is one directory operation followed by a sync of the directory, so that a crash leaves at most one
+//! undone; opening copes with every state between: an unfinished file, a spare, a prepared segment without a header,
+//! and a purged segment that has come back.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -42,8 +42,8 @@ impl Workshop {
         Ok(segment)
     }
 
-    /// Keeps the file for a later segment if it is of use and nobody reads it any more, and removes it otherwise: who has it
-    /// open can still read it then.
+    /// Keeps the file for a later segment if it is of use and nobody reads it any more, and removes it otherwise: who
+    /// has it open can still read it then.
     fn retire(&mut self, segment: Arc<Segment>) -> Result<(), Error> {
         let options = &self.shared.options;
         let number = segment.number;
@@ -189,7 +189,8 @@ impl Spares {
         }
     }
 
-    /// Segment `number`; waits for it if need be. One failure is forgiven: it may be an hour old, and there may be room now.
+    /// Segment `number`; waits for it if need be. One failure is forgiven: it may be an hour old, and there may be room
+    /// now.
     pub(super) fn take(&mut self, number: u64) -> Result<Segment, Error> {
         if let Some(segment) = self.ready.take_if(|segment| segment.number == number) {
             return Ok(segment);
