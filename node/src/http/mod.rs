@@ -1,0 +1,232 @@
+//! The small HTTP/1.1 server for probes and Prometheus: `/livez`, `/readyz`, `/metrics`.
+//!
+//! It has its own port, so that it can be left inside the cluster's network, and shares the event loop with everything else
+//! on purpose: `/livez` answers if and only if that loop turns.
+
+mod metrics;
+
+use std::convert::Infallible;
+use std::fmt::Write;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+pub use self::metrics::{
+    CallMetrics, CodeLabels, MethodLabels, Metrics, QueueLabels, ROLES, RoleLabels, StoreLabels,
+};
+
+/// Probes and one or two scrapers; more is a mistake or an attack.
+const CONNECTIONS_MAX: usize = 256;
+/// A client that is slower with its request, or idle for longer, is cut off.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause after an `accept` that failed for want of resources.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const ENDPOINTS: &str = "There is nothing here; the endpoints are /livez, /readyz, /readyz?verbose and /metrics.\n";
+const TEXT: &str = "text/plain; charset=utf-8";
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What must be well for clients to be sent here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// Each check by its name: well, or why not.
+    pub checks: Vec<(&'static str, Result<(), String>)>,
+}
+
+impl Readiness {
+    /// Whether all checks are well.
+    pub fn is_ready(&self) -> bool {
+        self.checks.iter().all(|(_, result)| result.is_ok())
+    }
+
+    /// In the manner of Kubernetes: `[+]log ok` or `[-]log failed: why` a line.
+    fn describe(&self, verbose: bool) -> String {
+        let mut text = String::new();
+        for (name, result) in self.checks.iter().filter(|(_, result)| verbose || result.is_err()) {
+            let line = match result {
+                Ok(()) => writeln!(text, "[+]{name} ok"),
+                Err(why) => writeln!(text, "[-]{name} failed: {why}"),
+            };
+            line.expect("writing to a String cannot fail");
+        }
+        text.push_str(if self.is_ready() { "ok\n" } else { "not ready\n" });
+        text
+    }
+}
+
+/// Where the answers come from.
+struct Source<R, G> {
+    readiness: R,
+    gauges: G,
+    metrics: Arc<Metrics>,
+}
+
+/// Serves probes and metrics on `listener` until `shutdown`. `readiness` is asked by each `/readyz`; `gauges` is called before
+/// each `/metrics`, to set what is cheaper to look at than to follow.
+pub async fn serve<R, G>(
+    listener: TcpListener,
+    readiness: R,
+    gauges: G,
+    metrics: Arc<Metrics>,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()>
+where
+    R: Fn() -> Readiness + Send + Sync + 'static,
+    G: Fn(&Metrics) + Send + Sync + 'static,
+{
+    let source = Arc::new(Source { readiness, gauges, metrics });
+    let mut connections = JoinSet::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => return Ok(()),
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) if connections.len() < CONNECTIONS_MAX => {
+                    connections.spawn(connection(stream, Arc::clone(&source)));
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "a connection to the HTTP port could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+}
+
+async fn connection<R, G>(stream: TcpStream, source: Arc<Source<R, G>>)
+where
+    R: Fn() -> Readiness + Send + Sync + 'static,
+    G: Fn(&Metrics) + Send + Sync + 'static,
+{
+    let service = service_fn(move |request| {
+        let response = source.answer(&request);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let mut settings = http1::Builder::new();
+    settings.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(16 * 1024);
+    if let Err(error) = settings.serve_connection(TokioIo::new(stream), service).await {
+        tracing::debug!(%error, "a connection to the HTTP port ended with an error");
+    }
+}
+
+impl<R: Fn() -> Readiness, G: Fn(&Metrics)> Source<R, G> {
+    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Only GET is answered here.\n".into(), TEXT);
+            response.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        match request.uri().path() {
+            "/livez" => text(StatusCode::OK, "ok\n".into(), TEXT),
+            "/readyz" => self.ready(request.uri().query()),
+            "/metrics" => self.scrape(),
+            _ => text(StatusCode::NOT_FOUND, ENDPOINTS.into(), TEXT),
+        }
+    }
+
+    fn ready(&self, query: Option<&str>) -> Response<Full<Bytes>> {
+        let verbose = query.into_iter().flat_map(|query| query.split('&')).any(|name| name.starts_with("verbose"));
+        let readiness = (self.readiness)();
+        let code = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        text(code, readiness.describe(verbose), TEXT)
+    }
+
+    fn scrape(&self) -> Response<Full<Bytes>> {
+        (self.gauges)(&self.metrics);
+        text(StatusCode::OK, self.metrics.encode(), OPENMETRICS)
+    }
+}
+
+fn text(code: StatusCode, text: String, content_type: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(text.into()));
+    *response.status_mut() = code;
+    response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    struct Server {
+        addr: std::net::SocketAddr,
+        well: Arc<AtomicBool>,
+    }
+
+    async fn server() -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let well = Arc::new(AtomicBool::new(true));
+        let readiness = {
+            let well = Arc::clone(&well);
+            move || {
+                let state = if well.load(Ordering::Relaxed) { Ok(()) } else { Err("replays its log".to_owned()) };
+                Readiness { checks: vec![("log", Ok(())), ("state", state)] }
+            }
+        };
+        let gauges = |metrics: &Metrics| drop(metrics.raft_term.set(7));
+        tokio::spawn(serve(listener, readiness, gauges, Arc::new(Metrics::new()), std::future::pending()));
+        Server { addr, well }
+    }
+
+    impl Server {
+        /// Status code and body of one request.
+        async fn ask(&self, method: &str, path: &str) -> (u16, String) {
+            let mut stream = TcpStream::connect(self.addr).await.unwrap();
+            let request = format!("{method} {path} HTTP/1.1\r\nhost: balsa\r\nconnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut response = String::new();
+            stream.read_to_string(&mut response).await.unwrap();
+            let (head, body) = response.split_once("\r\n\r\n").unwrap();
+            (head[9..12].parse().unwrap(), body.to_owned())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_live_node_says_so() {
+        assert_eq!(server().await.ask("GET", "/livez").await, (200, "ok\n".into()));
+    }
+
+    #[tokio::test]
+    async fn readiness_follows_the_checks_and_names_the_one_that_fails() {
+        let server = server().await;
+        assert_eq!(server.ask("GET", "/readyz").await, (200, "ok\n".into()));
+        assert_eq!(server.ask("GET", "/readyz?verbose").await, (200, "[+]log ok\n[+]state ok\nok\n".into()));
+        server.well.store(false, Ordering::Relaxed);
+        let failed = "[-]state failed: replays its log\nnot ready\n";
+        assert_eq!(server.ask("GET", "/readyz").await, (503, failed.into()));
+        assert_eq!(server.ask("GET", "/readyz?verbose").await, (503, format!("[+]log ok\n{failed}")));
+    }
+
+    #[tokio::test]
+    async fn a_scrape_sets_the_gauges_first() {
+        let (code, body) = server().await.ask("GET", "/metrics").await;
+        assert_eq!(code, 200);
+        assert!(body.contains("\nbalsa_raft_term 7\n"), "{body}");
+        assert!(body.ends_with("# EOF\n"));
+    }
+
+    #[tokio::test]
+    async fn other_paths_are_told_what_there_is() {
+        let server = server().await;
+        assert_eq!(server.ask("GET", "/").await, (404, ENDPOINTS.into()));
+        assert_eq!(server.ask("HEAD", "/livez").await, (200, String::new()));
+        assert_eq!(server.ask("POST", "/livez").await.0, 405);
+    }
+}
