@@ -180,7 +180,7 @@ mod tests {
                 Readiness { checks: vec![("log", Ok(())), ("state", state)] }
             }
         };
-        let gauges = |metrics: &Metrics| drop(metrics.raft_term.set(7));
+        let gauges = |metrics: &Metrics| _ = metrics.raft_term.set(7);
         tokio::spawn(serve(listener, readiness, gauges, Arc::new(Metrics::new()), std::future::pending()));
         Server { addr, well }
     }
