@@ -3,6 +3,7 @@
 mod calls;
 mod fake;
 mod hostile;
+mod rate;
 mod services;
 
 use std::sync::Arc;
@@ -56,6 +57,7 @@ impl Server {
 
     async fn client(&self) -> Client {
         let stream = TcpStream::connect(self.addr).await.unwrap();
+        stream.set_nodelay(true).unwrap();
         let settings = http2::Builder::new(TokioExecutor::new());
         let (requests, connection) = settings.handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
