@@ -32,6 +32,14 @@ fn generate_grpc() -> Result<(), Box<dyn Error>> {
     let admin = protox::compile(["proto/admin.proto"], ["proto"])?;
     fs::write(PathBuf::from(env::var("OUT_DIR")?).join("admin.bin"), admin.encode_to_vec())?;
     tonic_prost_build::configure().bytes(".").include_file("protos.rs").compile_fds(descriptors)?;
+    kvstore_messages()
+}
+
+/// The messages of the default module, for the command line's short forms (`balsa put`). Messages only: calls are bytes.
+fn kvstore_messages() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=../kvstore-wasm/proto");
+    let descriptors = protox::compile(["kvstore.proto"], ["../kvstore-wasm/proto"])?;
+    tonic_prost_build::configure().build_client(false).build_server(false).bytes(".").compile_fds(descriptors)?;
     Ok(())
 }
 

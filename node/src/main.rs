@@ -1,1 +1,5 @@
-fn main() {}
+//! The `balsa` program: see [`balsa::cli`].
+
+fn main() -> std::process::ExitCode {
+    balsa::cli::main()
+}

@@ -1,1 +1,9 @@
-//! Tests.
+//! Tests of the host against small modules written in WebAssembly text, so that no compiler's version matters to them.
+
+mod example;
+mod fixture;
+mod fuel;
+mod garbage;
+mod imports;
+mod limits;
+mod loading;

@@ -1,0 +1,238 @@
+//! `balsa call Service/Method JSON`: any method of any module.
+//!
+//! Nothing about the module is known here: its descriptors come from the cluster by server reflection, the JSON (proto3's
+//! mapping, in which bytes are base64 and 64-bit integers are strings) becomes a message by them, and the reply becomes
+//! JSON again. The descriptor also says what is a query (`idempotency_level = NO_SIDE_EFFECTS`), and what is a command and
+//! needs an idempotency key.
+
+use std::ffi::{OsStr, OsString};
+
+use bytes::Bytes;
+use prost::Message as _;
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor, SerializeOptions};
+use prost_types::method_options::IdempotencyLevel;
+
+use super::kv::Freshness;
+use super::{Console, Exit, Format, Session, value};
+use crate::client::{self, Read};
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The message is proto3 JSON: bytes are base64, 64-bit integers may be strings. Example:
+  balsa call kvstore.v1.KvStore/Put '{\"key\":\"YQ==\",\"value\":\"Yg==\"}'")]
+pub(super) struct Call {
+    /// package.Service/Method; Service/Method will do where it is the only one
+    #[arg(required_unless_present = "list")]
+    method: Option<String>,
+    /// The message, as JSON; @FILE, or - for standard input
+    #[arg(default_value = "{}")]
+    message: OsString,
+    /// List the services, and of each method whether it is a command or a query
+    #[arg(long)]
+    list: bool,
+    #[command(flatten)]
+    freshness: Freshness,
+}
+
+/// Why a call cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No such service or method.
+    #[error("the cluster serves no method '{wanted}'; {}", suggestion(.nearest))]
+    UnknownMethod {
+        /// What was asked for.
+        wanted: String,
+        /// What resembles it, nearest first.
+        nearest: Vec<String>,
+    },
+    /// The short form fits several.
+    #[error("'{wanted}' is the name of several methods; write one of: {}", .candidates.join(", "))]
+    Ambiguous {
+        /// What was asked for.
+        wanted: String,
+        /// What it may mean.
+        candidates: Vec<String>,
+    },
+    /// Only unary methods can be called.
+    #[error("'{0}' is a streaming method; `balsa call` calls unary methods only")]
+    Streaming(String),
+    /// `--stale` is for queries.
+    #[error("'{0}' is a command, and only a query can be --stale")]
+    StaleCommand(String),
+    /// The JSON is not one, or not this message's.
+    #[error("the message is not a {message} in JSON: {error}{}", fields(.descriptor))]
+    Json {
+        /// Full name of the message.
+        message: String,
+        /// Why.
+        error: serde_json::Error,
+        /// Of the message.
+        descriptor: MessageDescriptor,
+    },
+    /// The reply is not what the descriptor says.
+    #[error("the reply is not a {message}: {error}")]
+    Reply {
+        /// Full name of the message.
+        message: String,
+        /// Why.
+        error: prost::DecodeError,
+    },
+    /// The reply holds something that has no JSON form, such as an `Any` of a type that nobody describes.
+    #[error("the call went well, but its reply cannot be shown as JSON: {0}")]
+    Unprintable(serde_json::Error),
+}
+
+fn suggestion(nearest: &[String]) -> String {
+    match nearest {
+        [] => "list what it serves with `balsa call --list`".into(),
+        some => format!("did you mean {}? List all with `balsa call --list`", some.join(" or ")),
+    }
+}
+
+fn fields(descriptor: &MessageDescriptor) -> String {
+    let names: Vec<_> = descriptor.fields().map(|field| field.json_name().to_owned()).collect();
+    if names.is_empty() { "; it has no fields".into() } else { format!("; its fields are {}", names.join(", ")) }
+}
+
+pub(super) async fn run(args: &Call, session: &mut Session<'_>) -> Result<Exit, super::Error> {
+    let services = session.client.services().await?;
+    match &args.method {
+        Some(wanted) if !args.list => call(wanted, args, &services, session).await,
+        _ => {
+            let pool = describe(session, &own(&services)).await?;
+            list(&pool, &own(&services), session)
+        }
+    }
+}
+
+/// The modules' services: what the node itself serves is not for this command.
+fn own(services: &[String]) -> Vec<String> {
+    services.iter().filter(|name| !name.starts_with("grpc.") && !name.starts_with("balsa.")).cloned().collect()
+}
+
+async fn describe(session: &Session<'_>, services: &[String]) -> Result<DescriptorPool, client::Error> {
+    session.client.describe(services).await
+}
+
+fn list(pool: &DescriptorPool, services: &[String], session: &mut Session<'_>) -> Result<Exit, super::Error> {
+    let methods = methods(pool, services);
+    for method in &methods {
+        let kind = if is_query(method) { "query" } else { "command" };
+        let (input, output) = (method.input().full_name().to_owned(), method.output().full_name().to_owned());
+        match session.format {
+            Format::Json => session.console.json(&serde_json::json!({
+                "method": name(method), "kind": kind, "request": input, "response": output,
+            }))?,
+            Format::Text => session.console.line(format!("{kind:<8}{}  ({input}) -> {output}", name(method)))?,
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+async fn call(wanted: &str, args: &Call, services: &[String], session: &mut Session<'_>) -> Result<Exit, super::Error> {
+    let pool = describe(session, &likely(wanted, services)).await?;
+    let method = find(wanted, &methods(&pool, services))?;
+    let request = encode(&method, &args.message, session.console)?;
+    let path = format!("/{}", name(&method));
+    let reply = match (is_query(&method), args.freshness.read()) {
+        (true, read) => session.client.query(&path, request, read).await?,
+        (false, Read::Linearizable) => session.client.command(&path, request).await?,
+        (false, Read::Stale { .. }) => return Err(Error::StaleCommand(name(&method)).into()),
+    };
+    let json = decode(&method, reply.message, session)?;
+    session.console.line(json)?;
+    Ok(Exit::Ok)
+}
+
+/// The service that is meant, where its full name is given; else all of the modules', to look in.
+fn likely(wanted: &str, services: &[String]) -> Vec<String> {
+    let service = split(wanted).map(|(service, _)| service);
+    match services.iter().find(|name| Some(name.as_str()) == service) {
+        Some(service) => vec![service.clone()],
+        None => own(services),
+    }
+}
+
+/// `package.Service/Method`, with a slash before it as in a path, or with a dot before the method as in a symbol.
+fn split(wanted: &str) -> Option<(&str, &str)> {
+    let bare = wanted.strip_prefix('/').unwrap_or(wanted);
+    bare.rsplit_once('/').or_else(|| bare.rsplit_once('.'))
+}
+
+fn find(wanted: &str, methods: &[MethodDescriptor]) -> Result<MethodDescriptor, Error> {
+    let (service, method) = split(wanted).unwrap_or(("", wanted));
+    let full = |candidate: &&MethodDescriptor| candidate.parent_service().full_name() == service;
+    let short = |candidate: &&MethodDescriptor| service.is_empty() || candidate.parent_service().name() == service;
+    let named = || methods.iter().filter(|candidate| candidate.name() == method);
+    let exact: Vec<_> = named().filter(full).collect();
+    let candidates = if exact.is_empty() { named().filter(short).collect() } else { exact };
+    match candidates[..] {
+        [] => Err(Error::UnknownMethod { wanted: wanted.into(), nearest: nearest(wanted, methods) }),
+        [one] if one.is_client_streaming() || one.is_server_streaming() => Err(Error::Streaming(name(one))),
+        [one] => Ok(one.clone()),
+        ref several => {
+            Err(Error::Ambiguous { wanted: wanted.into(), candidates: several.iter().map(|one| name(one)).collect() })
+        }
+    }
+}
+
+/// How alike two names must be for one to be suggested for the other (Jaro-Winkler, 0 to 1).
+const ALIKE: f64 = 0.7;
+/// How many are suggested.
+const SUGGESTIONS: usize = 3;
+
+fn nearest(wanted: &str, methods: &[MethodDescriptor]) -> Vec<String> {
+    let (service, wanted_method) = split(wanted).unwrap_or(("", wanted));
+    let likeness = |method: &MethodDescriptor| {
+        let of_method = strsim::jaro_winkler(&wanted_method.to_lowercase(), &method.name().to_lowercase());
+        let parent = method.parent_service();
+        let of_service =
+            strsim::jaro_winkler(service, parent.full_name()).max(strsim::jaro_winkler(service, parent.name()));
+        if service.is_empty() { of_method } else { 0.7 * of_method + 0.3 * of_service }
+    };
+    let mut scored: Vec<_> = methods.iter().map(|method| (likeness(method), name(method))).collect();
+    scored.retain(|(likeness, _)| *likeness >= ALIKE);
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+    scored.into_iter().take(SUGGESTIONS).map(|(_, name)| name).collect()
+}
+
+fn methods(pool: &DescriptorPool, services: &[String]) -> Vec<MethodDescriptor> {
+    let services = services.iter().filter_map(|name| pool.get_service_by_name(name));
+    services.flat_map(|service| service.methods().collect::<Vec<_>>()).collect()
+}
+
+fn name(method: &MethodDescriptor) -> String {
+    format!("{}/{}", method.parent_service().full_name(), method.name())
+}
+
+fn is_query(method: &MethodDescriptor) -> bool {
+    let proto = method.method_descriptor_proto();
+    let level = proto.options.as_ref().map(prost_types::MethodOptions::idempotency_level);
+    level == Some(IdempotencyLevel::NoSideEffects)
+}
+
+fn encode(method: &MethodDescriptor, text: &OsStr, console: &mut Console) -> Result<Bytes, super::Error> {
+    let json = value::message(text, console)?;
+    let descriptor = method.input();
+    let wrong = |error| Error::Json { message: descriptor.full_name().into(), error, descriptor: descriptor.clone() };
+    let mut from = serde_json::Deserializer::from_slice(&json);
+    let message = DynamicMessage::deserialize(descriptor.clone(), &mut from).map_err(wrong)?;
+    from.end().map_err(wrong)?;
+    Ok(message.encode_to_vec().into())
+}
+
+/// In the reply a field that is absent is shown with its default: what is not there is hard to read.
+fn decode(method: &MethodDescriptor, reply: Bytes, session: &Session<'_>) -> Result<String, super::Error> {
+    let descriptor = method.output();
+    let message = descriptor.full_name().to_owned();
+    let dynamic = DynamicMessage::decode(descriptor, reply).map_err(|error| Error::Reply { message, error })?;
+    let options = SerializeOptions::new().skip_default_fields(false);
+    let mut text = Vec::new();
+    let written = match session.format {
+        Format::Json => dynamic.serialize_with_options(&mut serde_json::Serializer::new(&mut text), &options),
+        Format::Text => dynamic.serialize_with_options(&mut serde_json::Serializer::pretty(&mut text), &options),
+    };
+    written.map_err(Error::Unprintable)?;
+    Ok(String::from_utf8(text).expect("JSON is UTF-8"))
+}

@@ -1,0 +1,183 @@
+//! The command line: `balsa serve` and `balsa up` run nodes, everything else is a client of them.
+//!
+//! One file per family of subcommands. Each has its arguments (clap) and a function that carries them out and says how it
+//! ended: an [`Exit`], or an [`Error`] that knows its exit code and its one sentence. Nothing below here touches the
+//! process: arguments, standard streams, the terminal and the working directory come in through [`Console`], so that the
+//! tests run commands in their own process, against a fake node.
+
+pub mod config;
+pub mod output;
+pub mod serve;
+pub mod up;
+
+mod bench;
+mod call;
+mod check;
+mod completions;
+mod error;
+mod kv;
+mod status;
+mod value;
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+pub use error::{Error, Exit};
+pub use output::{Console, Format};
+
+use crate::client::{Client, Endpoint, Endpoints, Options};
+
+const ABOUT: &str = "A replicated, durable, linearizable gRPC service whose logic is your WebAssembly module";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  ok
+  1  no: the key is absent, a condition did not hold, or `check` found a difference
+  2  wrong usage or configuration
+  3  unavailable: no node served the call in time, and it was surely not run
+  4  outcome unknown: the command was sent, and may or may not have been run
+  5  rejected by the module: it ran, and answered with an error
+
+Endpoints, if none are given: those of the local cluster (.balsa/endpoints, written by `balsa up`, looked for from here
+upward), else 127.0.0.1:6000.";
+
+/// How long a call may take unless `--timeout` says otherwise.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// The same while nothing has accepted a connection at all: a person who forgot to start a cluster should not wait.
+const FIRST_CONTACT: Duration = Duration::from_secs(2);
+
+/// `balsa`
+#[derive(Debug, Parser)]
+#[command(name = "balsa", version, about = ABOUT, after_help = EXIT_CODES, arg_required_else_help = true)]
+pub struct Args {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Understood by every subcommand that is a client.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Nodes of the cluster, as host:port; any one will do, and several are tried in turn
+    #[arg(long, global = true, env = "BALSA_ENDPOINTS", value_delimiter = ',', value_name = "HOST:PORT,...")]
+    endpoints: Vec<Endpoint>,
+    /// How long a call may take with all its retries, such as 500ms or 1m [default: 10s; 2s while nothing listens]
+    #[arg(long, global = true, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    timeout: Option<Duration>,
+    /// For people or for programs
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    output: Format,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node
+    Serve(serve::Args),
+    /// Run a local cluster in this terminal
+    Up(up::Args),
+    /// Check or show a configuration file
+    Config(config::Args),
+    /// Show the nodes of the cluster
+    Status,
+    /// Store a value
+    Put(kv::Put),
+    /// Print a value; exit code 1 if the key is absent
+    Get(kv::Get),
+    /// Delete a key; exit code 1 if it is absent
+    Delete(kv::Delete),
+    /// Print keys and values, all of them or those with a prefix
+    List(kv::List),
+    /// Call any method of any module, with JSON
+    Call(call::Call),
+    /// Write values, read them back through every node, and compare the nodes' state
+    Check(check::Check),
+    /// Measure throughput and latency
+    Bench(bench::Bench),
+    /// Print a script that completes this program's arguments in a shell
+    Completions(completions::Completions),
+}
+
+/// The whole program: arguments, streams and exit code of this process.
+pub fn main() -> std::process::ExitCode {
+    run(std::env::args_os(), &mut Console::of_process())
+}
+
+/// Runs `balsa` with `arguments` (the first is the program's name) on `console`.
+pub fn run(arguments: impl IntoIterator<Item = OsString>, console: &mut Console) -> std::process::ExitCode {
+    let args = match Args::try_parse_from(arguments) {
+        Ok(args) => args,
+        Err(error) => return console.usage(&error).into(),
+    };
+    let format = args.global.output;
+    match args.command {
+        Command::Serve(args) => serve::run(args),
+        Command::Up(args) => up::run(args),
+        Command::Config(args) => config::run(args, format),
+        Command::Completions(args) => finish(completions::run(&args, console), format, console).into(),
+        command => finish(run_client(command, &args.global, console), format, console).into(),
+    }
+}
+
+/// Says what went wrong, if anything did.
+fn finish(result: Result<Exit, Error>, format: Format, console: &mut Console) -> Exit {
+    match result.and_then(|exit| console.flush().map(|()| exit)) {
+        Ok(exit) => exit,
+        // `balsa list | head` ends well.
+        Err(Error::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Ok,
+        Err(error) => {
+            error.report(format, console);
+            error.exit()
+        }
+    }
+}
+
+fn run_client(command: Command, global: &Global, console: &mut Console) -> Result<Exit, Error> {
+    let mut session = Session::new(global, console)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
+    let result = runtime.block_on(run_in(command, &mut session));
+    // A lookup of a host name may still sit in a thread; nobody waits for it.
+    runtime.shutdown_background();
+    result.map_err(|error| error.at(session.endpoints))
+}
+
+async fn run_in(command: Command, session: &mut Session<'_>) -> Result<Exit, Error> {
+    match command {
+        Command::Status => status::run(session).await,
+        Command::Put(args) => kv::put(&args, session).await,
+        Command::Get(args) => kv::get(&args, session).await,
+        Command::Delete(args) => kv::delete(&args, session).await,
+        Command::List(args) => kv::list(&args, session).await,
+        Command::Call(args) => call::run(&args, session).await,
+        Command::Check(args) => check::run(&args, session).await,
+        Command::Bench(args) => bench::run(&args, session).await,
+        Command::Serve(_) | Command::Up(_) | Command::Config(_) | Command::Completions(_) => {
+            unreachable!("these are not clients")
+        }
+    }
+}
+
+/// What a subcommand works with.
+struct Session<'a> {
+    client: Client,
+    endpoints: Endpoints,
+    timeout: Duration,
+    format: Format,
+    console: &'a mut Console,
+}
+
+impl<'a> Session<'a> {
+    fn new(global: &Global, console: &'a mut Console) -> Result<Self, Error> {
+        let endpoints = Endpoints::find(&global.endpoints, &console.directory)?;
+        let timeout = global.timeout.unwrap_or(TIMEOUT);
+        let first_contact = global.timeout.unwrap_or(FIRST_CONTACT);
+        let options = Options { first_contact, ..Options::new(endpoints.list.clone(), timeout) };
+        Ok(Self { client: Client::new(options), endpoints, timeout, format: global.output, console })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,100 @@
+//! Unary calls of bytes: the messages are encoded and decoded by whoever knows their schema.
+
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes};
+use http::uri::PathAndQuery;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::metadata::{AsciiMetadataValue, MetadataMap};
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+use super::{Call, Kind, Read, Reply};
+
+/// Messages as they are on the wire.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RawCodec;
+
+impl Codec for RawCodec {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for RawCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put(message);
+        Ok(())
+    }
+}
+
+impl Decoder for RawCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
+    }
+}
+
+/// Sends `call` once.
+pub(super) async fn unary(channel: Channel, call: &Call, timeout: Duration) -> Result<Reply, Status> {
+    let path = PathAndQuery::try_from(&call.path)
+        .map_err(|_| Status::unimplemented(format!("'{}' is not a method's path", call.path)))?;
+    let mut grpc = tonic::client::Grpc::new(channel);
+    grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
+    grpc.unary(request(call, timeout)?, path, RawCodec).await.map(reply)
+}
+
+fn request(call: &Call, timeout: Duration) -> Result<Request<Bytes>, Status> {
+    let mut request = Request::new(call.request.clone());
+    request.set_timeout(timeout);
+    let metadata = request.metadata_mut();
+    match &call.kind {
+        Kind::Command { key } => {
+            let key = AsciiMetadataValue::try_from(key)
+                .map_err(|_| Status::invalid_argument("an idempotency key is printable ASCII"))?;
+            metadata.insert("idempotency-key", key);
+        }
+        Kind::Query(Read::Linearizable) => {}
+        Kind::Query(Read::Stale { min_index }) => {
+            metadata.insert("balsa-consistency", AsciiMetadataValue::from_static("stale"));
+            if *min_index > 0 {
+                metadata.insert("balsa-min-index", AsciiMetadataValue::from(*min_index));
+            }
+        }
+    }
+    Ok(request)
+}
+
+fn reply(response: Response<Bytes>) -> Reply {
+    let metadata = response.metadata();
+    Reply {
+        index: index(metadata),
+        replayed: text(metadata, "balsa-replayed") == Some("true"),
+        node: text(metadata, "balsa-node").map(str::to_owned),
+        message: response.into_inner(),
+    }
+}
+
+/// `balsa-index`: in the initial metadata of a reply, in the trailers of an error.
+pub(super) fn index(metadata: &MetadataMap) -> Option<u64> {
+    text(metadata, "balsa-index")?.parse().ok()
+}
+
+/// A metadata value that is text.
+pub(super) fn text<'a>(metadata: &'a MetadataMap, name: &str) -> Option<&'a str> {
+    metadata.get(name)?.to_str().ok()
+}
