@@ -91,7 +91,11 @@ async fn a_guests_status_and_a_traps_detail_arrive_as_they_were() {
     let server = server().await;
     let client = server.client().await;
     let details = Bytes::from_static(b"\x08\x05\x12\x09not found");
-    server.fake.outcome(Outcome::Status(GuestStatus { code: 5, message: "kein Schlüssel".into(), details: details.clone() }));
+    server.fake.outcome(Outcome::Status(GuestStatus {
+        code: 5,
+        message: "kein Schlüssel".into(),
+        details: details.clone(),
+    }));
     let status = client.call(GET, &[], b"").await.status();
     assert_eq!((status.code(), status.message(), status.details()), (Code::NotFound, "kein Schlüssel", &details[..]));
     server.fake.outcome(Outcome::Trap(TrapClass::Unreachable));

@@ -91,10 +91,9 @@ use v1::server_reflection_response::MessageResponse as Told;
 /// Asks one question after the other on one stream.
 async fn reflect(channel: &Channel, questions: Vec<Ask>) -> Vec<Told> {
     let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel.clone());
-    let requests = questions.into_iter().map(|question| v1::ServerReflectionRequest {
-        host: "here".into(),
-        message_request: Some(question),
-    });
+    let requests = questions
+        .into_iter()
+        .map(|question| v1::ServerReflectionRequest { host: "here".into(), message_request: Some(question) });
     let mut responses = client.server_reflection_info(tokio_stream::iter(requests)).await.unwrap().into_inner();
     let mut told = Vec::new();
     while let Some(response) = soon(responses.message()).await.unwrap() {
