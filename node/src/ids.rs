@@ -3,7 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-
 /// A Raft node's identity: random, made once for a data directory and kept in its `node.meta`.
 ///
 /// An ordinal or host name is *not* an identity: a volume that was lost and made anew has the same name and an empty log,

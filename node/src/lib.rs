@@ -1,13 +1,20 @@
 //! Balsa: a replicated, durable, linearizable gRPC service whose logic is your WebAssembly module.
 
+pub mod api;
 pub mod cli;
 pub mod client;
-pub mod api;
 pub mod command;
+pub mod config;
+pub mod fatal;
 pub mod http;
 pub mod ids;
 pub mod limits;
+pub mod log_store;
+pub mod meta;
+pub mod node;
 pub mod proto;
 pub mod raft;
 pub mod service;
+pub mod state_machine;
+pub mod storage;
 pub mod wasm;

@@ -139,7 +139,8 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// The cluster as this node sees it.
     fn status(&self) -> impl Future<Output = admin::StatusResponse> + Send;
     /// Hashes this node's whole state, at `min_index` or later.
-    fn deep_check(&self, min_index: u64) -> impl Future<Output = Result<admin::DeepCheckResponse, ServiceError>> + Send;
+    fn deep_check(&self, min_index: u64)
+    -> impl Future<Output = Result<admin::DeepCheckResponse, ServiceError>> + Send;
     /// Whether clients should be sent here.
     fn ready(&self) -> bool;
     /// `balsa-0`

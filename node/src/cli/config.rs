@@ -1,9 +1,314 @@
-//! `balsa config`: a placeholder until its part is merged.
+//! `balsa config`: look at a configuration without a node.
+//!
+//! `check` says what is wrong. `show` prints what holds as a `balsa.toml` that says it all, with where each value came from and
+//! who obeys it as comments, and then every node's addresses; what it prints can be loaded again.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use serde_json::{Value as Json, json};
+
+use super::Format;
+use crate::config::problem::{Finding, PlaceOrigin};
+use crate::config::schema::{self, Default, Section};
+use crate::config::settings::{Setting, Value};
+use crate::config::{self, Config, ConfigErrors, Loaded, Origin, Overrides};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
 
-pub(super) fn run(_args: Args, _format: super::Format) -> std::process::ExitCode {
-    super::Exit::Usage.into()
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Say what is wrong with a file; exit code 2 if anything is
+    Check {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Print all settings, where each came from, and every node's addresses
+    Show {
+        /// The file; without it, the defaults and the environment
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// Show what holds for this node
+        #[arg(long)]
+        name: Option<String>,
+    },
+}
+
+pub(super) fn run(args: Args, format: Format) -> ExitCode {
+    let (loaded, shown) = match args.command {
+        Command::Check { file } => (load(Some(file), None), false),
+        Command::Show { file, name } => (load(file, name), true),
+    };
+    match (loaded, format) {
+        (Err(errors), Format::Text) => refuse(&errors),
+        (Err(errors), Format::Json) => {
+            print_json(&json!({ "ok": false, "findings": findings_json(&errors.findings) }));
+            ExitCode::from(config::EXIT_CODE)
+        }
+        (Ok(loaded), Format::Text) => {
+            warn(&loaded.warnings);
+            anstream::print!("{}", if shown { show(&loaded) } else { verdict(&loaded) });
+            ExitCode::SUCCESS
+        }
+        (Ok(loaded), Format::Json) => {
+            print_json(&if shown { show_json(&loaded) } else { verdict_json(&loaded) });
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// Says what is wrong with the configuration a process was started with; the process ends with this code.
+pub fn refuse(errors: &ConfigErrors) -> ExitCode {
+    anstream::eprint!("{}", errors.coloured());
+    let count = errors.errors().count();
+    anstream::eprintln!(
+        "\nThe configuration has {count} error{}; nothing was started.",
+        if count == 1 { "" } else { "s" }
+    );
+    ExitCode::from(config::EXIT_CODE)
+}
+
+/// Shows warnings; the process goes on.
+pub fn warn(warnings: &[Finding]) {
+    for warning in warnings {
+        anstream::eprintln!("{}", warning.coloured());
+    }
+}
+
+/// With no name, the first node stands for all: which host this is does not matter here.
+fn load(file: Option<PathBuf>, name: Option<String>) -> Result<Loaded, ConfigErrors> {
+    let args = Overrides { name, ..Overrides::default() };
+    Config::load(file.as_deref(), &args, config::environment())
+}
+
+fn print_json(value: &Json) {
+    anstream::println!("{value}");
+}
+
+fn verdict(loaded: &Loaded) -> String {
+    let nodes = loaded.sites.len();
+    let plural = if nodes == 1 { "" } else { "s" };
+    format!("ok: cluster \"{}\" of {nodes} node{plural}\n", loaded.config.cluster.name)
+}
+
+fn verdict_json(loaded: &Loaded) -> Json {
+    json!({ "ok": true, "findings": findings_json(&loaded.warnings) })
+}
+
+fn findings_json(findings: &[Finding]) -> Vec<Json> {
+    findings.iter().map(finding_json).collect()
+}
+
+fn finding_json(finding: &Finding) -> Json {
+    let severity = if finding.problem.is_warning() { "warning" } else { "error" };
+    let place = finding.place.as_ref().map(|place| match &place.origin {
+        PlaceOrigin::File { path, line, column } => json!({ "file": path, "line": line, "column": column }),
+        PlaceOrigin::Environment(variable) => json!({ "variable": variable }),
+        PlaceOrigin::Argument(flag) => json!({ "argument": flag }),
+    });
+    json!({ "severity": severity, "message": finding.problem.to_string(), "help": finding.problem.help(), "place": place })
+}
+
+/// The settings as a file, and the nodes as a comment below it.
+fn show(loaded: &Loaded) -> String {
+    let mut text =
+        String::from("# Each line says where its value came from, and who obeys it: the node that reads it, or the\n");
+    text.push_str("# replicated log, to which it is only a proposal.\n");
+    for section in schema::SECTIONS {
+        show_section(&mut text, loaded, section);
+    }
+    show_nodes(&mut text, loaded);
+    text
+}
+
+fn show_section(text: &mut String, loaded: &Loaded, section: &Section) {
+    if section.repeated && loaded.config.module.is_none() {
+        text.push_str("\n# no [[module]]: the built-in key/value store\n");
+        return;
+    }
+    let lines: Vec<_> =
+        loaded.settings.iter().filter(|setting| setting.key.section() == section.name).map(assignment).collect();
+    let width = lines.iter().map(|line| line.chars().count()).max().unwrap_or(0);
+    let title = if section.repeated { format!("[[{}]]", section.name) } else { format!("[{}]", section.name) };
+    text.push_str(&format!("\n{title}\n"));
+    let settings = loaded.settings.iter().filter(|setting| setting.key.section() == section.name);
+    for (setting, line) in settings.zip(&lines) {
+        let origin = loaded.settings.origin(setting);
+        writeln!(text, "{line:width$}  # {origin}; {}", setting.key.obeyed).expect("writing to a String cannot fail");
+    }
+}
+
+/// `key = value`, or a comment where nothing is set.
+fn assignment(setting: &Setting) -> String {
+    let name = setting.key.name();
+    match (&setting.value, setting.key.default) {
+        (Some(Value::Number(number)), _) if matches!(setting.key.kind, schema::Kind::Bytes(..)) => {
+            format!("{name} = \"{}\"", schema::bytes(*number))
+        }
+        (Some(Value::Number(number)), _) => format!("{name} = {number}"),
+        (Some(Value::Text(text)), _) => format!("{name} = {}", toml::Value::String(text.clone())),
+        (None, Default::Follows(words)) => format!("# {name} = {words}"),
+        (None, _) => format!("# {name}"),
+    }
+}
+
+fn show_nodes(text: &mut String, loaded: &Loaded) {
+    let head = ["NODE", "CLIENTS", "PEERS", "HTTP", "REACHED BY CLIENTS", "REACHED BY PEERS"].map(str::to_owned);
+    let rows = loaded.sites.iter().map(|site| {
+        let listen = [site.client_addr, site.peer_addr, site.http_addr].map(|addr| addr.to_string());
+        let [client, peer, http] = listen;
+        [site.name.clone(), client, peer, http, site.member.client_addr.clone(), site.member.peer_addr.clone()]
+    });
+    let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<_> = (0..6).map(width).collect();
+    text.push('\n');
+    for row in &rows {
+        let cells: String = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}  ")).collect();
+        writeln!(text, "# {}", cells.trim_end()).expect("writing to a String cannot fail");
+    }
+}
+
+fn show_json(loaded: &Loaded) -> Json {
+    let settings: Vec<_> = loaded.settings.iter().map(|setting| setting_json(loaded, setting)).collect();
+    let nodes: Vec<_> = loaded.sites.iter().map(site_json).collect();
+    json!({
+        "ok": true,
+        "findings": findings_json(&loaded.warnings),
+        "settings": settings,
+        "nodes": nodes,
+        "node": { "name": loaded.config.node.name, "data_dir": loaded.config.node.data_dir },
+    })
+}
+
+fn setting_json(loaded: &Loaded, setting: &Setting) -> Json {
+    let origin = match setting.origin {
+        Origin::Default => "default",
+        Origin::File(_) => "file",
+        Origin::Environment(_) => "environment",
+        Origin::Argument(_) => "argument",
+    };
+    json!({
+        "key": setting.key.path,
+        "value": setting.value,
+        "origin": origin,
+        "origin_detail": loaded.settings.origin(setting),
+        "scope": setting.key.obeyed.to_string(),
+    })
+}
+
+fn site_json(site: &config::Site) -> Json {
+    json!({
+        "name": site.name,
+        "ordinal": site.ordinal,
+        "client_addr": site.client_addr,
+        "peer_addr": site.peer_addr,
+        "http_addr": site.http_addr,
+        "advertise_client_addr": site.member.client_addr,
+        "advertise_peer_addr": site.member.peer_addr,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    fn load_text(path: &Path, text: &str) -> Loaded {
+        fs::write(path, text).unwrap();
+        Config::load(Some(path), &Overrides::default(), std::iter::empty()).unwrap_or_else(|errors| panic!("{errors}"))
+    }
+
+    #[test]
+    fn what_show_prints_can_be_loaded_and_means_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("balsa.toml");
+        fs::write(directory.path().join("counter.wasm"), b"\0asm").unwrap();
+        let text = "[cluster]\nreplicas = 3\n[node]\ndata_dir = \"a \\\"b\\\" \\\\ {name}\"\n[limits]\nmemory_bytes = 2000000\n\
+                    [[module]]\nname = \"counter\"\npath = \"counter.wasm\"\n";
+        let first = load_text(&path, text);
+        let second = load_text(&path, &show(&first));
+        assert_eq!(first.config, second.config);
+    }
+
+    #[test]
+    fn show_says_where_values_came_from_and_who_obeys_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("balsa.toml");
+        fs::write(&path, "[cluster]\nreplicas = 3\n").unwrap();
+        let env = [("BALSA_LOG__LEVEL".to_owned(), "debug".to_owned())];
+        let args = Overrides { name: Some("balsa-1".to_owned()), ..Overrides::default() };
+        let loaded = Config::load(Some(&path), &args, env.into_iter()).unwrap();
+        let prefix = format!("{}/", directory.path().display());
+        insta::assert_snapshot!(show(&loaded).replace(&prefix, ""), @r#"
+        # Each line says where its value came from, and who obeys it: the node that reads it, or the
+        # replicated log, to which it is only a proposal.
+
+        [node]
+        name = "balsa-1"                                  # --name; node
+        data_dir = "balsa-data/{name}"                    # default; node
+        client_addr = "127.0.0.1:{6000 + 100 * ordinal}"  # default; node
+        peer_addr = "127.0.0.1:{6001 + 100 * ordinal}"    # default; node
+        http_addr = "127.0.0.1:{6080 + 100 * ordinal}"    # default; node
+        # advertise_client_addr = client_addr             # default; node
+        # advertise_peer_addr = peer_addr                 # default; node
+        query_threads = 2                                 # default; node
+
+        [cluster]
+        name = "balsa"                     # default; replicated
+        replicas = 3                       # balsa.toml:2; replicated
+        node_name = "{cluster}-{ordinal}"  # default; replicated
+
+        # no [[module]]: the built-in key/value store
+
+        [limits]
+        command_fuel = 50000000         # default; replicated
+        query_fuel = 200000000          # default; replicated
+        memory_bytes = "16 MiB"         # default; replicated
+        idempotency_window_ms = 120000  # default; replicated
+        idempotency_keys = 1000000      # default; replicated
+        idempotency_bytes = "512 MiB"   # default; replicated
+
+        [raft]
+        heartbeat_interval_ms = 250     # default; node
+        election_timeout_min_ms = 1000  # default; node
+        election_timeout_max_ms = 2000  # default; node
+        snapshot_log_bytes = "256 MiB"  # default; node
+        keep_log_bytes = "1 GiB"        # default; node
+
+        [storage]
+        cache_bytes = "256 MiB"        # default; node
+        checkpoint_bytes = "16 MiB"    # default; node
+        checkpoint_interval_ms = 5000  # default; node
+
+        [log]
+        format = "text"  # default; node
+        level = "debug"  # BALSA_LOG__LEVEL; node
+
+        # NODE     CLIENTS         PEERS           HTTP            REACHED BY CLIENTS  REACHED BY PEERS
+        # balsa-0  127.0.0.1:6000  127.0.0.1:6001  127.0.0.1:6080  127.0.0.1:6000      127.0.0.1:6001
+        # balsa-1  127.0.0.1:6100  127.0.0.1:6101  127.0.0.1:6180  127.0.0.1:6100      127.0.0.1:6101
+        # balsa-2  127.0.0.1:6200  127.0.0.1:6201  127.0.0.1:6280  127.0.0.1:6200      127.0.0.1:6201
+        "#);
+    }
+
+    #[test]
+    fn findings_are_objects_for_programs() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("balsa.toml");
+        fs::write(&path, "[raft]\nheartbeat_ms = 1\n").unwrap();
+        let errors = Config::load(Some(&path), &Overrides::default(), std::iter::empty()).unwrap_err();
+        let json = finding_json(&errors.findings[0]).to_string().replace(&path.display().to_string(), "balsa.toml");
+        insta::assert_snapshot!(json, @r#"{"help":"did you mean `heartbeat_interval_ms`?","message":"unknown key `heartbeat_ms` in [raft]","place":{"column":1,"file":"balsa.toml","line":2},"severity":"error"}"#);
+    }
 }

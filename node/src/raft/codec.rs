@@ -56,11 +56,7 @@ impl From<pb::Vote> for Vote {
 
 impl From<&Member> for pb::Member {
     fn from(member: &Member) -> Self {
-        Self {
-            name: member.name.clone(),
-            peer_addr: member.peer_addr.clone(),
-            client_addr: member.client_addr.clone(),
-        }
+        Self { name: member.name.clone(), peer_addr: member.peer_addr.clone(), client_addr: member.client_addr.clone() }
     }
 }
 
@@ -90,11 +86,8 @@ impl TryFrom<pb::Membership> for Membership {
     type Error = Malformed;
 
     fn try_from(membership: pb::Membership) -> Result<Self, Malformed> {
-        let configs: Vec<BTreeSet<NodeId>> = membership
-            .configs
-            .into_iter()
-            .map(|config| config.voters.into_iter().map(NodeId).collect())
-            .collect();
+        let configs: Vec<BTreeSet<NodeId>> =
+            membership.configs.into_iter().map(|config| config.voters.into_iter().map(NodeId).collect()).collect();
         let nodes: BTreeMap<NodeId, Member> = membership
             .nodes
             .into_iter()

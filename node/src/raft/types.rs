@@ -1,5 +1,7 @@
 //! openraft's type parameters, chosen once.
 
+use openraft::impls::{BoxedErrorSource, InlineBatch, OneshotResponder, Vote as RaftVote, leader_id_std};
+use openraft::type_config::alias;
 
 use crate::command::{Command, Reply};
 use crate::ids::NodeId;
@@ -15,23 +17,40 @@ pub struct Member {
     pub client_addr: String,
 }
 
-openraft::declare_raft_types!(
-    /// Standard Raft: one leader a term, so that a log id is (term, index).
-    pub TypeConfig:
-        D = Command,
-        R = Reply,
-        NodeId = NodeId,
-        Node = Member,
-        LeaderId = openraft::impls::leader_id_std::LeaderId<u64, NodeId>,
-);
+/// Standard Raft: one leader a term, so that a log id is (term, index). Written out, since `declare_raft_types!` has no room
+/// for a responder of our choice; ours has one channel, where openraft's default also has one for the commit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TypeConfig;
+
+impl openraft::RaftTypeConfig for TypeConfig {
+    type D = Command;
+    type R = Reply;
+    type NodeId = NodeId;
+    type Node = Member;
+    type Term = u64;
+    type LeaderId = leader_id_std::LeaderId<u64, NodeId>;
+    type Vote = RaftVote<Self::LeaderId>;
+    type Payload = openraft::EntryPayload<Command, NodeId, Member>;
+    type Entry = openraft::Entry<<Self::LeaderId as openraft::vote::RaftLeaderId>::Committed, Self::Payload>;
+    type AsyncRuntime = openraft_rt_tokio::TokioRuntime;
+    type Responder<T>
+        = OneshotResponder<Self, T>
+    where
+        T: openraft::OptionalSend + 'static;
+    type Batch<T>
+        = InlineBatch<T>
+    where
+        T: openraft::OptionalSend + 'static;
+    type ErrorSource = BoxedErrorSource;
+}
 
 /// (term, index).
-pub type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
+pub type LogId = alias::LogIdOf<TypeConfig>;
 /// A vote, given or granted by a quorum.
-pub type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
+pub type Vote = alias::VoteOf<TypeConfig>;
 /// A log entry.
-pub type Entry = openraft::type_config::alias::EntryOf<TypeConfig>;
+pub type Entry = alias::EntryOf<TypeConfig>;
 /// Who belongs to the cluster.
 pub type Membership = openraft::Membership<NodeId, Member>;
 /// A membership and the entry that set it.
-pub type StoredMembership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
+pub type StoredMembership = alias::StoredMembershipOf<TypeConfig>;

@@ -1,54 +1,50 @@
-//! Signature-level placeholder: replaced by the wasm part.
-#![allow(missing_docs, dead_code, unused)]
-use std::any::Any;
-use std::ops::ControlFlow;
-use std::time::Instant;
+//! Runs modules: the only place that knows wasmtime.
+//!
+//! A [`Module`] is a WebAssembly binary that was checked, instrumented and compiled once; a call of one of its methods gets a
+//! fresh instance, an input, a [`Context`] and a [`State`] to read and write, and [`Finished`] says what came of it.
+//!
+//! ```text
+//! bytes ─▶ check ─▶ stack (instrument) ─▶ engine (compile) ─▶ start-up run ─▶ Module
+//!                                                                               │ call
+//!                            State ◀─ host/{state,input,context,log,wasi} ◀─ instance ─▶ outcome
+//! ```
+//!
+//! # Words
+//!
+//! A call ends in one of three ways. The guest's own answer, a message or a status, is deterministic. So is a **trap**, and
+//! only its class is replicated: its text and backtrace are this node's. A **host fault** is neither: the disk failed, memory
+//! is short, our own stack ran over. It never becomes a reply, since other nodes may not have met it; it stops this node.
+//!
+//! # Invariants
+//!
+//! - The outcome of a command and the fuel it used depend on the module's bytes, the method, the input, the context, the
+//!   limits and the state it read. Not on the CPU, the load of the machine, earlier calls, or how often a node was restarted.
+//!   `engine.rs` holds every knob of wasmtime that matters to this, `stack.rs` bounds recursion where wasmtime's own bound
+//!   depends on the machine, and `host/` charges fuel for what the host does on the guest's behalf, before it does it.
+//! - Nothing survives a call. An instance is used once.
+//! - A guest can't make the host panic, allocate without bound, or hold a thread for longer than its fuel lasts.
+//!
+//! # What is left out
+//!
+//! Rolling back: a call that traps leaves its writes in the `State` it was given, and its owner throws that overlay away.
+//! Compiled code is kept in memory only. A query's deadline is looked at when the guest calls the host; between two host
+//! calls only fuel bounds it, since the interruption wasmtime offers for that would slow every loop of every command too.
 
-use bytes::Bytes;
+mod call;
+mod check;
+pub mod embedded;
+mod engine;
+mod host;
+mod metadata;
+mod module;
+mod outcome;
+mod stack;
 
-use crate::command::Outcome;
-use crate::ids::ModuleHash;
+#[cfg(test)]
+mod tests;
 
-#[derive(Debug, Clone)]
-pub struct Engine;
-#[derive(Debug, Clone, Default)]
-pub struct Options { pub query_slots: u32, pub memory_bytes_max: u64 }
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct HostFault(pub String);
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Rejection(pub String);
-impl Engine { pub fn new(_options: Options) -> Result<Self, HostFault> { unimplemented!() } }
-#[derive(Debug, Clone)]
-pub struct Module;
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MethodKind { Command, Query }
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Method { pub path: String, pub kind: MethodKind, pub index: u32 }
-#[derive(Debug, Clone, Copy)]
-pub struct Context { pub index: u64, pub time_ms: u64, pub random: [u8; 32] }
-#[derive(Debug)]
-pub struct Call<'a> { pub method: &'a Method, pub input: Bytes, pub context: Context, pub fuel: u64, pub memory_bytes: u64, pub deadline: Option<Instant> }
-#[derive(Debug, Clone)]
-pub struct LogLine { pub level: u32, pub text: String }
-pub struct Finished { pub outcome: Outcome, pub fuel_used: u64, pub trap_detail: Option<String>, pub logs: Vec<LogLine>, pub state: Box<dyn State> }
-#[derive(Debug, Clone)]
-pub struct ScanRange { pub start: Vec<u8>, pub end: Option<Vec<u8>>, pub reverse: bool }
-pub trait State: Any + Send {
-    fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, HostFault>;
-    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), HostFault>;
-    fn delete(&mut self, key: &[u8]) -> Result<bool, HostFault>;
-    fn scan(&mut self, range: &ScanRange, visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<(), HostFault>;
-}
-impl Module {
-    pub fn load(_engine: &Engine, _wasm: &[u8]) -> Result<Self, Rejection> { unimplemented!() }
-    pub fn hash(&self) -> ModuleHash { unimplemented!() }
-    pub fn name(&self) -> &str { unimplemented!() }
-    pub fn version(&self) -> &str { unimplemented!() }
-    pub fn methods(&self) -> &[Method] { unimplemented!() }
-    pub fn method(&self, _path: &str) -> Option<&Method> { unimplemented!() }
-    pub fn descriptors(&self) -> &prost_reflect::DescriptorPool { unimplemented!() }
-    pub fn file_descriptor_set(&self) -> &[u8] { unimplemented!() }
-    pub fn call(&self, _call: Call<'_>, _state: Box<dyn State>) -> Result<Finished, HostFault> { unimplemented!() }
-}
+pub use call::{Call, Context, Finished, LogLine, ScanRange, State};
+pub use check::Rejection;
+pub use engine::{Engine, Options, THREAD_STACK_BYTES};
+pub use module::{Method, MethodKind, Module};
+pub use outcome::HostFault;

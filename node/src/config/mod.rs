@@ -1,0 +1,396 @@
+//! Configuration: one `balsa.toml`, the same bytes for every node, read once at start.
+//!
+//! ```text
+//! schema (every key, once) ─┐
+//! file, environment, args ──┴▶ settings ──▶ nodes (templates filled in) ──▶ checks ──▶ Config
+//! ```
+//!
+//! [`Config::load`] is the only way in. It reports everything that is wrong at once, each with its place and what would be
+//! right, or returns a [`Config`] that needs no further validation: addresses are parsed, timeouts are ordered, ports differ.
+//! Loading writes nothing and starts nothing.
+//!
+//! What differs between nodes follows from the node's ordinal through [`template`]s, so every node can work out every other's
+//! addresses from the same file: [`Config::members`] is who founds the cluster.
+//!
+//! What can change the result of a command (`[limits]`, `[[module]]`, who takes part) is only *proposed* here; see
+//! [`schema::Obeyed`].
+
+pub mod nodes;
+pub mod problem;
+pub mod schema;
+pub mod settings;
+pub mod template;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use nodes::Site;
+pub use problem::{ConfigErrors, Finding, Problem};
+pub use settings::{Origin, Settings};
+
+use crate::limits::{MODULE_BYTES_MAX, Replicated};
+use problem::Findings;
+use settings::Source;
+use template::{Scope, Template};
+
+/// The exit code of a process whose configuration is wrong.
+pub const EXIT_CODE: u8 = 2;
+
+/// A validated configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// This node.
+    pub node: Node,
+    /// Who takes part.
+    pub cluster: Cluster,
+    /// The module's file; `None` is the built-in key/value store.
+    pub module: Option<ModuleFile>,
+    /// The limits this node would propose.
+    pub limits: Replicated,
+    /// Elections and the log's length.
+    pub raft: Raft,
+    /// The state's database.
+    pub storage: Storage,
+    /// What is written to standard error.
+    pub log: Log,
+}
+
+/// `[node]`, for the node this is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Its number among the cluster's nodes, from 0.
+    pub ordinal: u32,
+    /// Its name.
+    pub name: String,
+    /// Its directory.
+    pub data_dir: PathBuf,
+    /// Where it listens for clients.
+    pub client_addr: SocketAddr,
+    /// Where it listens for its peers.
+    pub peer_addr: SocketAddr,
+    /// Where it listens for probes and metrics.
+    pub http_addr: SocketAddr,
+    /// Threads that run queries.
+    pub query_threads: usize,
+}
+
+/// `[cluster]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// Its name.
+    pub name: String,
+    /// The nodes that found it, by ordinal.
+    pub members: Vec<Member>,
+}
+
+/// A node as the others know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its number among the cluster's nodes, from 0.
+    pub ordinal: u32,
+    /// Its name.
+    pub name: String,
+    /// How clients reach it, `host:port`.
+    pub client_addr: String,
+    /// How its peers reach it, `host:port`.
+    pub peer_addr: String,
+}
+
+/// `[[module]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModuleFile {
+    /// The name it was built with.
+    pub name: String,
+    /// The `.wasm` file. It was there when the configuration was loaded.
+    pub path: PathBuf,
+}
+
+/// `[raft]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Raft {
+    /// How often a leader shows that it is there.
+    pub heartbeat_interval: Duration,
+    /// Above the heartbeat interval.
+    pub election_timeout_min: Duration,
+    /// Above the minimum.
+    pub election_timeout_max: Duration,
+    /// Log growth after which a snapshot is due.
+    pub snapshot_log_bytes: u64,
+    /// Log kept behind a snapshot.
+    pub keep_log_bytes: u64,
+}
+
+/// `[storage]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Storage {
+    /// The database's cache.
+    pub cache_bytes: usize,
+    /// Changed bytes after which the state is made durable.
+    pub checkpoint_bytes: u64,
+    /// Time after which changed state is made durable.
+    pub checkpoint_interval: Duration,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Log {
+    /// How a line is written.
+    pub format: LogFormat,
+    /// The least important lines that are written.
+    pub level: tracing::Level,
+}
+
+/// How a line is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// What the command line says, and what the host does.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `--name`.
+    pub name: Option<String>,
+    /// `--data-dir`.
+    pub data_dir: Option<PathBuf>,
+    /// The host's name, which says which node this is if nothing else does; see [`host_name`]. `None`: then it is the first
+    /// node, which stands for all when a file is only looked at.
+    pub host_name: Option<String>,
+}
+
+/// A configuration and what else is worth knowing about it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// To be shown at start.
+    pub warnings: Vec<Finding>,
+    /// Where each value came from.
+    pub settings: Settings,
+    /// Where every node listens, as far as the file says: what `balsa up` and `balsa config show` need.
+    pub sites: Vec<Site>,
+}
+
+/// This host's name.
+pub fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
+impl Config {
+    /// Reads and validates. With no `path`, everything is at its default or set by `env` and `args`.
+    pub fn load(
+        path: Option<&Path>,
+        args: &Overrides,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<Loaded, ConfigErrors> {
+        let mut findings = Findings::default();
+        let source = path.map(Source::read).transpose().map_err(only)?;
+        let mut settings = Settings::defaults(source);
+        settings.read_file(&mut findings);
+        settings.read_environment(env, &mut findings);
+        read_arguments(&mut settings, args, &mut findings);
+        check_timings(&settings, &mut findings);
+        check_replicas(&settings, &mut findings);
+        let module = module(&settings, &mut findings);
+        let sites = nodes::sites(&settings, &mut findings);
+        let ordinal = sites
+            .as_ref()
+            .and_then(|sites| nodes::identify(&settings, sites, args.host_name.as_deref(), &mut findings));
+        let directories = settings.template("node.data_dir", &mut findings);
+        let warnings = findings.finish()?;
+        let sites = sites.expect("nodes without an error are complete");
+        let here = &sites[ordinal.expect("an identity without an error is known") as usize];
+        let directory = directories.expect("a template without an error is known");
+        let config = build(&settings, &sites, here, &directory, module);
+        Ok(Loaded { config, warnings, settings, sites })
+    }
+
+    /// The node with that ordinal, if it is one of the founders.
+    pub fn member(&self, ordinal: u32) -> Option<&Member> {
+        self.cluster.members.get(ordinal as usize)
+    }
+
+    /// This node, as the others know it.
+    pub fn this_member(&self) -> &Member {
+        &self.cluster.members[self.node.ordinal as usize]
+    }
+
+    /// The others.
+    pub fn peers(&self) -> impl Iterator<Item = &Member> {
+        self.cluster.members.iter().filter(|member| member.ordinal != self.node.ordinal)
+    }
+
+    /// A hash of what the founders of a cluster must agree on before they found it: its name, who they are, and the limits
+    /// they would propose. Addresses for clients and timings may differ.
+    pub fn founding_hash(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        let mut field = |bytes: &[u8]| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        field(b"balsa founding 1");
+        field(self.cluster.name.as_bytes());
+        for member in &self.cluster.members {
+            field(member.name.as_bytes());
+            field(member.peer_addr.as_bytes());
+        }
+        let Replicated {
+            command_fuel,
+            query_fuel,
+            memory_bytes,
+            idempotency_window_ms,
+            idempotency_keys,
+            idempotency_bytes,
+        } = self.limits;
+        for limit in
+            [command_fuel, query_fuel, memory_bytes, idempotency_window_ms, idempotency_keys, idempotency_bytes]
+        {
+            field(&limit.to_le_bytes());
+        }
+        *hasher.finalize().as_bytes()
+    }
+}
+
+/// The process's environment, for [`Config::load`]. What is no text keeps a mark (U+FFFD) that names and addresses refuse.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+}
+
+fn only(finding: Finding) -> ConfigErrors {
+    ConfigErrors { findings: vec![finding] }
+}
+
+fn read_arguments(settings: &mut Settings, args: &Overrides, findings: &mut Findings) {
+    if let Some(name) = &args.name {
+        settings.read_argument("node.name", "--name", name, findings);
+    }
+    if let Some(directory) = &args.data_dir {
+        settings.read_argument("node.data_dir", "--data-dir", &directory.to_string_lossy(), findings);
+    }
+}
+
+fn check_timings(settings: &Settings, findings: &mut Findings) {
+    let below = [
+        (
+            "raft.heartbeat_interval_ms",
+            "raft.election_timeout_min_ms",
+            "a follower must hear several heartbeats before it stands for election; four times the interval is a good start",
+        ),
+        (
+            "raft.election_timeout_min_ms",
+            "raft.election_timeout_max_ms",
+            "each follower waits for a random time between the two, so that they do not all stand at once; twice the minimum is \
+             a good start",
+        ),
+    ];
+    for (low, high, why) in below {
+        let (Some(low_value), Some(high_value)) = (settings.number(low), settings.number(high)) else { continue };
+        if low_value >= high_value {
+            let [low_key, high_key] = [low, high].map(|path| settings.get(path).key);
+            let problem = Problem::NotBelow {
+                low: low_key.name(),
+                low_value: low_key.kind.number(low_value),
+                high: high_key.name(),
+                high_value: high_key.kind.number(high_value),
+                why,
+            };
+            findings.push(problem, settings.blame(&[high, low]));
+        }
+    }
+}
+
+fn check_replicas(settings: &Settings, findings: &mut Findings) {
+    if let Some(replicas) = settings.number("cluster.replicas").filter(|replicas| replicas.is_multiple_of(2)) {
+        findings.push(Problem::EvenReplicas { replicas }, settings.blame(&["cluster.replicas"]));
+    }
+}
+
+fn module(settings: &Settings, findings: &mut Findings) -> Option<ModuleFile> {
+    settings.module.as_ref()?;
+    let (name, text) = (settings.text("module.name"), settings.text("module.path")?);
+    let path = settings.resolve("module.path", text);
+    if let Err(problem) = check_module_file(&path) {
+        findings.push(problem, settings.blame(&["module.path"]));
+    }
+    Some(ModuleFile { name: name?.to_owned(), path })
+}
+
+fn check_module_file(path: &Path) -> Result<(), Problem> {
+    let unreadable = |reason: &dyn std::fmt::Display| Problem::ModuleUnreadable {
+        path: path.to_owned(),
+        reason: reason.to_string(),
+    };
+    let file = std::fs::File::open(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Problem::ModuleMissing { path: path.to_owned() },
+        _ => unreadable(&error),
+    })?;
+    let metadata = file.metadata().map_err(|error| unreadable(&error))?;
+    match metadata.len() {
+        _ if !metadata.is_file() => Err(unreadable(&"it is not a file")),
+        size if size > MODULE_BYTES_MAX as u64 => Err(Problem::ModuleTooLarge { path: path.to_owned(), size }),
+        _ => Ok(()),
+    }
+}
+
+/// Everything was checked: what is missing here is a mistake of this file.
+fn build(settings: &Settings, sites: &[Site], here: &Site, data_dir: &Template, module: Option<ModuleFile>) -> Config {
+    let number = |path: &str| settings.number(path).expect("a number without an error has a value");
+    let millis = |path: &str| Duration::from_millis(number(path));
+    let text = |path: &str| settings.text(path).expect("text without an error has a value");
+    let scope = Scope { ordinal: here.ordinal, name: Some(&here.name), cluster: text("cluster.name") };
+    let data_dir = data_dir.evaluate(scope).unwrap_or_else(|_| text("node.data_dir").to_owned());
+    Config {
+        node: Node {
+            ordinal: here.ordinal,
+            name: here.name.clone(),
+            data_dir: settings.resolve("node.data_dir", &data_dir),
+            client_addr: here.client_addr,
+            peer_addr: here.peer_addr,
+            http_addr: here.http_addr,
+            query_threads: number("node.query_threads") as usize,
+        },
+        cluster: Cluster {
+            name: text("cluster.name").to_owned(),
+            members: sites.iter().map(|site| site.member.clone()).collect(),
+        },
+        module,
+        limits: Replicated {
+            command_fuel: number("limits.command_fuel"),
+            query_fuel: number("limits.query_fuel"),
+            memory_bytes: number("limits.memory_bytes"),
+            idempotency_window_ms: number("limits.idempotency_window_ms"),
+            idempotency_keys: number("limits.idempotency_keys"),
+            idempotency_bytes: number("limits.idempotency_bytes"),
+        },
+        raft: Raft {
+            heartbeat_interval: millis("raft.heartbeat_interval_ms"),
+            election_timeout_min: millis("raft.election_timeout_min_ms"),
+            election_timeout_max: millis("raft.election_timeout_max_ms"),
+            snapshot_log_bytes: number("raft.snapshot_log_bytes"),
+            keep_log_bytes: number("raft.keep_log_bytes"),
+        },
+        storage: Storage {
+            cache_bytes: number("storage.cache_bytes") as usize,
+            checkpoint_bytes: number("storage.checkpoint_bytes"),
+            checkpoint_interval: millis("storage.checkpoint_interval_ms"),
+        },
+        log: Log { format: log_format(text("log.format")), level: log_level(text("log.level")) },
+    }
+}
+
+fn log_format(word: &str) -> LogFormat {
+    if word == "json" { LogFormat::Json } else { LogFormat::Text }
+}
+
+fn log_level(word: &str) -> tracing::Level {
+    word.parse().expect("the schema's words are tracing's levels")
+}
+
+#[cfg(test)]
+mod tests;

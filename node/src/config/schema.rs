@@ -1,0 +1,523 @@
+//! Every key of `balsa.toml`, declared once.
+//!
+//! Parsing, ranges, defaults, `balsa config show`, the nearest-key suggestions and the tables of `docs/configuration.md` all
+//! derive from [`KEYS`]; a key that is not in this table does not exist. Each key says who obeys it:
+//!
+//! - [`Obeyed::AtStart`]: each node reads it when it starts and may differ from its peers (addresses, paths, timings);
+//! - [`Obeyed::ByLog`]: it can change what a command does or who takes part, so the file only *proposes* it and the replicated
+//!   log decides. Editing it later changes nothing by itself.
+
+use std::fmt;
+
+/// One key.
+#[derive(Debug)]
+pub struct Key {
+    /// `section.name`: its identity.
+    pub path: &'static str,
+    /// What may stand there.
+    pub kind: Kind,
+    /// What holds when nobody sets it.
+    pub default: Default,
+    /// Who obeys it.
+    pub obeyed: Obeyed,
+    /// One or two sentences for the reference.
+    pub doc: &'static str,
+}
+
+/// What a key holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A name: letters, digits, `-`, `_` and `.`.
+    Name,
+    /// A template that gives a name.
+    NameTemplate,
+    /// A template that gives a directory.
+    Path,
+    /// A file.
+    File,
+    /// A template that gives an IP address and port to listen on.
+    Listen,
+    /// A template that gives a `host:port` for others to connect to.
+    Reach,
+    /// A whole number.
+    Integer(u64, u64),
+    /// Milliseconds.
+    Millis(u64, u64),
+    /// Bytes: a whole number, or text with a unit.
+    Bytes(u64, u64),
+    /// One of these words.
+    Choice(&'static [&'static str]),
+}
+
+/// What holds when nobody sets a key.
+#[derive(Debug, Clone, Copy)]
+pub enum Default {
+    /// This number.
+    Number(u64),
+    /// This text.
+    Text(&'static str),
+    /// It follows from other things, said in words.
+    Follows(&'static str),
+    /// It must be set.
+    Required,
+}
+
+/// Who obeys a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Obeyed {
+    /// Each node, when it starts.
+    AtStart,
+    /// The replicated log: the file only proposes.
+    ByLog,
+}
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const GIB: u64 = 1024 * MIB;
+
+/// One section: its name, what it is about, and whether it is written `[[name]]`.
+#[derive(Debug)]
+pub struct Section {
+    /// The name between the brackets.
+    pub name: &'static str,
+    /// What it is about.
+    pub doc: &'static str,
+    /// Whether it is an array of tables.
+    pub repeated: bool,
+}
+
+/// The sections, in the order of the reference.
+pub const SECTIONS: &[Section] = &[
+    Section { name: "node", doc: "This node: its name, its directory, its addresses.", repeated: false },
+    Section { name: "cluster", doc: "Who takes part.", repeated: false },
+    Section {
+        name: "module",
+        doc: "The module to run. Without this section it is the built-in key/value store.",
+        repeated: true,
+    },
+    Section {
+        name: "limits",
+        doc: "What one command and one query may use, and how long retries are recognised.",
+        repeated: false,
+    },
+    Section { name: "raft", doc: "Elections and the length of the log.", repeated: false },
+    Section { name: "storage", doc: "The state's database.", repeated: false },
+    Section { name: "log", doc: "What the node writes to standard error.", repeated: false },
+];
+
+/// The keys, in the order of the reference.
+pub const KEYS: &[Key] = &[
+    Key {
+        path: "node.name",
+        kind: Kind::Name,
+        default: Default::Follows("the host's name"),
+        obeyed: Obeyed::AtStart,
+        doc: "Which of the cluster's nodes this is. Leave it out of the file, which all nodes share: `serve --name` or the host's \
+              name (in Kubernetes the pod's) says it. In a cluster of one, any host is the first node.",
+    },
+    Key {
+        path: "node.data_dir",
+        kind: Kind::Path,
+        default: Default::Text("balsa-data/{name}"),
+        obeyed: Obeyed::AtStart,
+        doc: "Where the node keeps its log and state. A relative path in the file starts from the file's directory; anywhere else, \
+              from the current one.",
+    },
+    // Nodes of one host are 100 apart and not 10, since sshd's X11 forwarding takes 6010 and the ports after it.
+    Key {
+        path: "node.client_addr",
+        kind: Kind::Listen,
+        default: Default::Text("127.0.0.1:{6000 + 100 * ordinal}"),
+        obeyed: Obeyed::AtStart,
+        doc: "Where clients are served (gRPC): the address to listen on.",
+    },
+    Key {
+        path: "node.peer_addr",
+        kind: Kind::Listen,
+        default: Default::Text("127.0.0.1:{6001 + 100 * ordinal}"),
+        obeyed: Obeyed::AtStart,
+        doc: "Where the other nodes are served: the address to listen on.",
+    },
+    Key {
+        path: "node.http_addr",
+        kind: Kind::Listen,
+        default: Default::Text("127.0.0.1:{6080 + 100 * ordinal}"),
+        obeyed: Obeyed::AtStart,
+        doc: "Where `/livez`, `/readyz` and `/metrics` are served: the address to listen on.",
+    },
+    Key {
+        path: "node.advertise_client_addr",
+        kind: Kind::Reach,
+        default: Default::Follows("client_addr"),
+        obeyed: Obeyed::AtStart,
+        doc: "How clients reach a node: `host:port`. Needed when client_addr is `0.0.0.0` or `[::]`.",
+    },
+    Key {
+        path: "node.advertise_peer_addr",
+        kind: Kind::Reach,
+        default: Default::Follows("peer_addr"),
+        obeyed: Obeyed::AtStart,
+        doc: "How the other nodes reach a node: `host:port`. Needed when peer_addr is `0.0.0.0` or `[::]`.",
+    },
+    Key {
+        path: "node.query_threads",
+        kind: Kind::Integer(1, 64),
+        default: Default::Number(2),
+        obeyed: Obeyed::AtStart,
+        doc: "Threads that run queries. Commands have one of their own.",
+    },
+    Key {
+        path: "cluster.name",
+        kind: Kind::Name,
+        default: Default::Text("balsa"),
+        obeyed: Obeyed::ByLog,
+        doc: "The cluster's name. Nodes of clusters with different names do not found one together.",
+    },
+    // Nine voters need five to agree; above that each write waits for more disks and nothing is gained.
+    Key {
+        path: "cluster.replicas",
+        kind: Kind::Integer(1, 9),
+        default: Default::Number(1),
+        obeyed: Obeyed::ByLog,
+        doc: "How many nodes found the cluster. Three go on when one is lost, five when two are. Even numbers are allowed with a \
+              warning: four nodes stand no more losses than three.",
+    },
+    Key {
+        path: "cluster.node_name",
+        kind: Kind::NameTemplate,
+        default: Default::Text("{cluster}-{ordinal}"),
+        obeyed: Obeyed::ByLog,
+        doc: "The nodes' names. In Kubernetes, the StatefulSet's name and the ordinal: `\"balsa-{ordinal}\"`.",
+    },
+    Key {
+        path: "module.name",
+        kind: Kind::Name,
+        default: Default::Required,
+        obeyed: Obeyed::ByLog,
+        doc: "The module's name, the one it was built with.",
+    },
+    Key {
+        path: "module.path",
+        kind: Kind::File,
+        default: Default::Required,
+        obeyed: Obeyed::ByLog,
+        doc: "Its `.wasm` file. A relative path starts from the directory of `balsa.toml`.",
+    },
+    Key {
+        path: "limits.command_fuel",
+        kind: Kind::Integer(100_000, 10_000_000_000),
+        default: Default::Number(50_000_000),
+        obeyed: Obeyed::ByLog,
+        doc: "Fuel of one command, about one unit per wasm instruction; 50 million are some 50 ms. All commands wait for the one \
+              that runs, so keep it far below the election timeout.",
+    },
+    Key {
+        path: "limits.query_fuel",
+        kind: Kind::Integer(100_000, 100_000_000_000),
+        default: Default::Number(200_000_000),
+        obeyed: Obeyed::ByLog,
+        doc: "Fuel of one query.",
+    },
+    Key {
+        path: "limits.memory_bytes",
+        kind: Kind::Bytes(MIB, 256 * MIB),
+        default: Default::Number(16 * MIB),
+        obeyed: Obeyed::ByLog,
+        doc: "Linear memory of one call.",
+    },
+    Key {
+        path: "limits.idempotency_window_ms",
+        kind: Kind::Millis(1_000, 24 * 3_600_000),
+        default: Default::Number(120_000),
+        obeyed: Obeyed::ByLog,
+        doc: "How long a retry with the same idempotency key gets the first reply. Later it is refused, never run again.",
+    },
+    Key {
+        path: "limits.idempotency_keys",
+        kind: Kind::Integer(1_000, 100_000_000),
+        default: Default::Number(1_000_000),
+        obeyed: Obeyed::ByLog,
+        doc: "Idempotency keys kept at most; above it new keys are refused until old ones leave the window.",
+    },
+    Key {
+        path: "limits.idempotency_bytes",
+        kind: Kind::Bytes(MIB, 64 * GIB),
+        default: Default::Number(512 * MIB),
+        obeyed: Obeyed::ByLog,
+        doc: "Bytes of kept replies at most; above it large replies' new keys are refused.",
+    },
+    Key {
+        path: "raft.heartbeat_interval_ms",
+        kind: Kind::Millis(10, 60_000),
+        default: Default::Number(250),
+        obeyed: Obeyed::AtStart,
+        doc: "How often a leader shows that it is there.",
+    },
+    Key {
+        path: "raft.election_timeout_min_ms",
+        kind: Kind::Millis(50, 600_000),
+        default: Default::Number(1_000),
+        obeyed: Obeyed::AtStart,
+        doc: "A follower that hears nothing for a random time of at least this stands for election. Must be above the heartbeat \
+              interval; four times is a good start.",
+    },
+    Key {
+        path: "raft.election_timeout_max_ms",
+        kind: Kind::Millis(50, 600_000),
+        default: Default::Number(2_000),
+        obeyed: Obeyed::AtStart,
+        doc: "The upper end of that random time. Must be above election_timeout_min_ms.",
+    },
+    Key {
+        path: "raft.snapshot_log_bytes",
+        kind: Kind::Bytes(MIB, 64 * GIB),
+        default: Default::Number(256 * MIB),
+        obeyed: Obeyed::AtStart,
+        doc: "A snapshot is due whenever the log has grown by this much.",
+    },
+    Key {
+        path: "raft.keep_log_bytes",
+        kind: Kind::Bytes(0, 1024 * GIB),
+        default: Default::Number(GIB),
+        obeyed: Obeyed::AtStart,
+        doc: "Log kept behind a snapshot, so that a node that was away for a while catches up without one.",
+    },
+    Key {
+        path: "storage.cache_bytes",
+        kind: Kind::Bytes(MIB, 1024 * GIB),
+        default: Default::Number(256 * MIB),
+        obeyed: Obeyed::AtStart,
+        doc: "The database's cache.",
+    },
+    Key {
+        path: "storage.checkpoint_bytes",
+        kind: Kind::Bytes(64 * KIB, 4 * GIB),
+        default: Default::Number(16 * MIB),
+        obeyed: Obeyed::AtStart,
+        doc: "The state is made durable after this many changed bytes; what is lost in a crash is applied again from the log.",
+    },
+    Key {
+        path: "storage.checkpoint_interval_ms",
+        kind: Kind::Millis(10, 3_600_000),
+        default: Default::Number(5_000),
+        obeyed: Obeyed::AtStart,
+        doc: "... or after this long, if anything changed.",
+    },
+    Key {
+        path: "log.format",
+        kind: Kind::Choice(&["text", "json"]),
+        default: Default::Text("text"),
+        obeyed: Obeyed::AtStart,
+        doc: "`text` for people, `json` (one object a line) for machines.",
+    },
+    Key {
+        path: "log.level",
+        kind: Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
+        default: Default::Text("info"),
+        obeyed: Obeyed::AtStart,
+        doc: "The least important lines that are still written.",
+    },
+];
+
+/// The key `section.name`.
+pub fn find(section: &str, name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.section() == section && key.name() == name)
+}
+
+/// The section of that name.
+pub fn section(name: &str) -> Option<&'static Section> {
+    SECTIONS.iter().find(|section| section.name == name)
+}
+
+/// The keys of a section.
+pub fn keys_of(section: &str) -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().filter(move |key| key.section() == section)
+}
+
+/// The closest of `candidates`, if it is close enough to be what was meant.
+pub fn nearest<'a>(wrong: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let wrong = wrong.to_lowercase().replace('-', "_");
+    candidates
+        .map(|candidate| (strsim::jaro_winkler(&wrong, candidate), candidate))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, candidate)| candidate)
+}
+
+impl Key {
+    /// The part before the dot.
+    pub fn section(&self) -> &'static str {
+        self.path.split_once('.').expect("every path has a dot").0
+    }
+
+    /// The part after the dot.
+    pub fn name(&self) -> &'static str {
+        self.path.split_once('.').expect("every path has a dot").1
+    }
+
+    /// The environment variable that sets it; a repeated section's keys have none.
+    pub fn variable(&self) -> Option<String> {
+        let section = section(self.section()).expect("every key's section is declared");
+        (!section.repeated).then(|| format!("BALSA_{}__{}", self.section(), self.name()).to_uppercase())
+    }
+}
+
+impl Kind {
+    /// The smallest and largest number, where there are such.
+    pub fn range(self) -> Option<(u64, u64)> {
+        match self {
+            Self::Integer(min, max) | Self::Millis(min, max) | Self::Bytes(min, max) => Some((min, max)),
+            _ => None,
+        }
+    }
+
+    /// A number of this kind, as people write it.
+    pub fn number(self, value: u64) -> String {
+        match self {
+            Self::Bytes(..) => bytes(value),
+            Self::Millis(..) => format!("{value} ms"),
+            _ => value.to_string(),
+        }
+    }
+
+    /// What is expected, in the words of an error message.
+    pub fn expected(self) -> &'static str {
+        match self {
+            Self::Name
+            | Self::NameTemplate
+            | Self::Path
+            | Self::File
+            | Self::Listen
+            | Self::Reach
+            | Self::Choice(_) => "text in quotes",
+            Self::Integer(..) => "a whole number",
+            Self::Millis(..) => "a whole number of milliseconds",
+            Self::Bytes(..) => "a whole number of bytes, or text such as \"64 MiB\"",
+        }
+    }
+}
+
+/// `value` bytes in the largest unit that divides it.
+pub fn bytes(value: u64) -> String {
+    let units = [("TiB", 1024 * GIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB)];
+    let unit = units.into_iter().find(|(_, size)| value >= *size && value.is_multiple_of(*size));
+    unit.map_or_else(|| format!("{value} B"), |(name, size)| format!("{} {name}", value / size))
+}
+
+/// What [`bytes`] wrote, read back; also with no unit.
+pub fn parse_bytes(text: &str) -> Option<u64> {
+    let digits = text.trim().find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.trim().len());
+    let (number, unit) = text.trim().split_at(digits);
+    let size = match unit.trim() {
+        "" | "B" => 1,
+        "KiB" => KIB,
+        "MiB" => MIB,
+        "GiB" => GIB,
+        "TiB" => 1024 * GIB,
+        _ => return None,
+    };
+    number.replace('_', "").parse::<u64>().ok()?.checked_mul(size)
+}
+
+impl fmt::Display for Obeyed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AtStart => "node",
+            Self::ByLog => "replicated",
+        })
+    }
+}
+
+/// The reference: one table per section, in Markdown, as it stands in `docs/configuration.md`.
+pub fn reference() -> String {
+    SECTIONS.iter().map(section_reference).collect()
+}
+
+fn section_reference(section: &Section) -> String {
+    let title = if section.repeated { format!("[[{}]]", section.name) } else { format!("[{}]", section.name) };
+    let rows: String = keys_of(section.name).map(row).collect();
+    format!(
+        "### `{title}`\n\n{}\n\n| Key | Holds | Default | Scope | Meaning |\n|---|---|---|---|---|\n{rows}\n",
+        section.doc
+    )
+}
+
+fn row(key: &Key) -> String {
+    let default = match key.default {
+        Default::Number(number) => key.kind.number(number),
+        Default::Text(text) => format!("`\"{text}\"`"),
+        Default::Follows(words) => words.to_owned(),
+        Default::Required => "none: must be set".to_owned(),
+    };
+    format!("| `{}` | {} | {default} | {} | {} |\n", key.name(), holds(key.kind), key.obeyed, key.doc)
+}
+
+fn holds(kind: Kind) -> String {
+    match kind {
+        Kind::Name => "name".to_owned(),
+        Kind::NameTemplate => "name, template".to_owned(),
+        Kind::Path => "path, template".to_owned(),
+        Kind::File => "path".to_owned(),
+        Kind::Listen => "`IP:port`, template".to_owned(),
+        Kind::Reach => "`host:port`, template".to_owned(),
+        Kind::Choice(words) => words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(", "),
+        Kind::Integer(min, max) => format!("number, {min} to {max}"),
+        Kind::Millis(min, max) => format!("milliseconds, {min} to {max}"),
+        Kind::Bytes(min, max) => format!("bytes, {} to {}", bytes(min), bytes(max)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Replicated;
+
+    fn default_of(path: &str) -> u64 {
+        match KEYS.iter().find(|key| key.path == path).expect("declared").default {
+            Default::Number(number) => number,
+            other => panic!("{path} has no default number but {other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_key_has_a_declared_section_and_its_default_is_in_range() {
+        for key in KEYS {
+            assert!(section(key.section()).is_some(), "{}", key.path);
+            if let (Some((min, max)), Default::Number(number)) = (key.kind.range(), key.default) {
+                assert!((min..=max).contains(&number), "{}", key.path);
+            }
+        }
+    }
+
+    #[test]
+    fn the_replicated_limits_of_the_file_and_of_the_code_have_the_same_defaults() {
+        let file = Replicated {
+            command_fuel: default_of("limits.command_fuel"),
+            query_fuel: default_of("limits.query_fuel"),
+            memory_bytes: default_of("limits.memory_bytes"),
+            idempotency_window_ms: default_of("limits.idempotency_window_ms"),
+            idempotency_keys: default_of("limits.idempotency_keys"),
+            idempotency_bytes: default_of("limits.idempotency_bytes"),
+        };
+        assert_eq!(file, Replicated::default());
+    }
+
+    #[test]
+    fn bytes_are_read_as_they_are_written() {
+        for value in [0, 1, 1000, 1024, 1536, 256 * MIB, GIB, 3 * 1024 * GIB] {
+            assert_eq!(parse_bytes(&bytes(value)), Some(value));
+        }
+        assert_eq!(parse_bytes("64MiB"), Some(64 * MIB));
+        assert_eq!(parse_bytes("1_000"), Some(1000));
+        assert_eq!(parse_bytes("64 MB"), None, "a thousand or 1024? say which");
+        assert_eq!(parse_bytes("99999999999 TiB"), None);
+    }
+
+    #[test]
+    fn only_what_is_close_is_suggested() {
+        let names = || KEYS.iter().map(Key::name);
+        assert_eq!(nearest("heartbeat_ms", names()), Some("heartbeat_interval_ms"));
+        assert_eq!(nearest("data-dir", names()), Some("data_dir"));
+        assert_eq!(nearest("zzz", names()), None);
+    }
+}

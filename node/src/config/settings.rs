@@ -1,0 +1,460 @@
+//! Raw settings: for every key of the schema its value, and where that came from.
+//!
+//! Four layers, each above the one before: the schema's default, the file, the environment, the arguments. A value that is
+//! wrong by itself (type, range, choice) is reported here and leaves the key *broken*: it has no value, and later checks that
+//! would need one stay silent instead of reporting what follows from it.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::string::FromUtf8Error;
+
+use serde::Serialize;
+use toml::Spanned;
+use toml::de::{DeArray, DeTable, DeValue};
+
+use super::problem::{Finding, Findings, Meant, Place, PlaceOrigin, Problem};
+use super::schema::{self, Default, KEYS, Key, Kind};
+use super::template::{self, Template};
+
+/// A value as it was given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Value {
+    /// A number, in the key's unit.
+    Number(u64),
+    /// Text, possibly a template.
+    Text(String),
+}
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody set it.
+    Default,
+    /// The file; the bytes of the value.
+    File(Range<usize>),
+    /// This environment variable.
+    Environment(String),
+    /// This argument.
+    Argument(&'static str),
+}
+
+/// One key's value.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// Which key.
+    pub key: &'static Key,
+    /// `None`: nothing set it and it has no default, or it is broken.
+    pub value: Option<Value>,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+/// The text of the configuration file.
+#[derive(Debug)]
+pub(super) struct Source {
+    path: PathBuf,
+    text: String,
+}
+
+/// All keys' values, in the schema's order.
+#[derive(Debug)]
+pub struct Settings {
+    source: Option<Source>,
+    all: Vec<Setting>,
+    /// Where `[[module]]` stands, if it does.
+    pub(super) module: Option<Range<usize>>,
+}
+
+impl Source {
+    /// Reads the file. Whatever is wrong here ends the work: there is nothing more to look at.
+    pub(super) fn read(path: &Path) -> Result<Self, Finding> {
+        let bytes = fs::read(path).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => Problem::FileMissing { path: path.to_owned() }.nowhere(),
+            _ => Problem::FileUnreadable { path: path.to_owned(), reason: error.to_string() }.nowhere(),
+        })?;
+        let text = String::from_utf8(bytes).map_err(|error| not_utf8(path, &error))?;
+        Ok(Self { path: path.to_owned(), text })
+    }
+
+    fn place(&self, span: Range<usize>) -> Place {
+        let at = self.text.floor_char_boundary(span.start.min(self.text.len()));
+        let start = self.text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+        let end = self.text[at..].find('\n').map_or(self.text.len(), |newline| at + newline);
+        let column = self.text[start..at].chars().count() + 1;
+        let origin = PlaceOrigin::File { path: self.path.display().to_string(), line: self.line(at), column };
+        Place::new(origin, &self.text[start..end], at - start..span.end.clamp(at, end) - start)
+    }
+
+    fn line(&self, at: usize) -> usize {
+        self.text[..at].matches('\n').count() + 1
+    }
+
+    /// The key at `span` was given before; or the section, if that is a section's line.
+    fn duplicate(&self, span: &Range<usize>) -> Problem {
+        let key = self.text.get(span.clone()).unwrap_or_default();
+        let number = self.line(span.start);
+        let above: Vec<_> = self.text.lines().take(number - 1).map(str::trim).collect();
+        let this = self.text.lines().nth(number - 1).unwrap_or_default().trim();
+        if this.starts_with('[') {
+            let first = above.iter().position(|line| *line == this);
+            return Problem::DuplicateKey { key: this.to_owned(), first_line: first.map(|at| at + 1) };
+        }
+        let section = above.iter().rposition(|line| line.starts_with('[')).unwrap_or(0);
+        let is_same = |line: &&str| line.split('=').next().is_some_and(|name| name.trim() == key);
+        let first = above[section..].iter().position(is_same);
+        Problem::DuplicateKey { key: key.to_owned(), first_line: first.map(|at| section + at + 1) }
+    }
+
+    /// The directory that relative paths in the file start from.
+    fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
+    }
+}
+
+impl Settings {
+    /// Every key at its default.
+    pub(super) fn defaults(source: Option<Source>) -> Self {
+        let all = KEYS.iter().map(|key| Setting { key, value: default_of(key), origin: Origin::Default }).collect();
+        Self { source, all, module: None }
+    }
+
+    /// Puts the file's values on top.
+    pub(super) fn read_file(&mut self, findings: &mut Findings) {
+        let Some(source) = self.source.take() else { return };
+        let (document, errors) = DeTable::parse_recoverable(&source.text);
+        for error in errors {
+            let span = error.span().unwrap_or(0..0);
+            let problem = syntax_problem(&source, error.message(), &span);
+            findings.push(problem, Some(source.place(span)));
+        }
+        for (name, value) in document.get_ref() {
+            self.read_section(&source, name, value, findings);
+        }
+        self.source = Some(source);
+    }
+
+    fn read_section(
+        &mut self,
+        source: &Source,
+        name: &Name<'_>,
+        value: &Spanned<DeValue<'_>>,
+        findings: &mut Findings,
+    ) {
+        let Some(section) = schema::section(name.get_ref()) else {
+            return findings.push(unknown_at_top(name.get_ref(), value.get_ref()), Some(source.place(name.span())));
+        };
+        match value.get_ref() {
+            DeValue::Table(table) if !section.repeated => self.read_keys(source, section, table, findings),
+            DeValue::Array(modules) if section.repeated && is_tables(modules) => {
+                self.read_modules(source, section, modules, findings)
+            }
+            other => {
+                let problem =
+                    Problem::NotASection { section: section.name, repeated: section.repeated, got: describe(other) };
+                findings.push(problem, Some(source.place(name.span())));
+            }
+        }
+    }
+
+    fn read_modules(&mut self, source: &Source, section: &Section, modules: &DeArray<'_>, findings: &mut Findings) {
+        if let Some(second) = modules.get(1) {
+            findings.push(Problem::SeveralModules { count: modules.len() }, Some(source.place(second.span())));
+        }
+        let Some(first) = modules.get(0) else { return };
+        self.module = Some(first.span());
+        if let DeValue::Table(table) = first.get_ref() {
+            self.read_keys(source, section, table, findings);
+            for key in schema::keys_of(section.name).filter(|key| !table.contains_key(key.name())) {
+                findings.push(Problem::ModuleIncomplete { key: key.name() }, Some(source.place(first.span())));
+            }
+        }
+    }
+
+    fn read_keys(&mut self, source: &Source, section: &Section, table: &DeTable<'_>, findings: &mut Findings) {
+        for (name, value) in table {
+            let Some(key) = schema::find(section.name, name.get_ref()) else {
+                let problem = Problem::UnknownKey {
+                    section: section.name,
+                    key: name.get_ref().to_string(),
+                    meant: meant(section.name, name.get_ref()),
+                };
+                findings.push(problem, Some(source.place(name.span())));
+                continue;
+            };
+            let span = value.span();
+            let read = accept_toml(key, value.get_ref());
+            let value = read.map_err(|problem| findings.push(problem, Some(source.place(span.clone())))).ok();
+            self.set(key, value, Origin::File(span));
+        }
+    }
+
+    /// Puts the environment's values on top. Only `BALSA_<SECTION>__<KEY>` is a setting: Kubernetes and Docker set
+    /// `BALSA_PORT` and `BALSA_SERVICE_HOST` for a Service of that name, and the CLI has `BALSA_ENDPOINTS`.
+    pub(super) fn read_environment(
+        &mut self,
+        variables: impl Iterator<Item = (String, String)>,
+        findings: &mut Findings,
+    ) {
+        let mut ours: Vec<_> = variables.filter(|(variable, _)| is_setting(variable)).collect();
+        ours.sort();
+        for (variable, text) in ours {
+            let Some(key) = KEYS.iter().find(|key| key.variable().as_deref() == Some(&variable)) else {
+                let place = environment_place(&variable, &text, 0..variable.len());
+                findings.push(Problem::UnknownVariable { nearest: nearest_variable(&variable), variable }, Some(place));
+                continue;
+            };
+            self.set_text(key, &text, Origin::Environment(variable), findings);
+        }
+    }
+
+    /// Puts one argument's value on top.
+    pub(super) fn read_argument(&mut self, path: &str, flag: &'static str, text: &str, findings: &mut Findings) {
+        let key = self.get(path).key;
+        self.set_text(key, text, Origin::Argument(flag), findings);
+    }
+
+    fn set_text(&mut self, key: &'static Key, text: &str, origin: Origin, findings: &mut Findings) {
+        let place = self.place_of(&origin, text, None);
+        let value = accept_text(key, text).map_err(|problem| findings.push(problem, place)).ok();
+        self.set(key, value, origin);
+    }
+
+    fn set(&mut self, key: &'static Key, value: Option<Value>, origin: Origin) {
+        let slot = self.all.iter_mut().find(|setting| setting.key == key).expect("every key has a slot");
+        *slot = Setting { key, value, origin };
+    }
+
+    /// All of them, in the schema's order.
+    pub fn iter(&self) -> impl Iterator<Item = &Setting> {
+        self.all.iter()
+    }
+
+    /// Where a value came from, in words: `default`, `balsa.toml:7`, `BALSA_LOG__LEVEL` or `--name`.
+    pub fn origin(&self, setting: &Setting) -> String {
+        match (&setting.origin, &self.source) {
+            (Origin::File(span), Some(source)) => format!("{}:{}", source.path.display(), source.line(span.start)),
+            (Origin::Environment(variable), _) => variable.clone(),
+            (Origin::Argument(flag), _) => (*flag).to_owned(),
+            (Origin::Default | Origin::File(_), _) => "default".to_owned(),
+        }
+    }
+
+    /// The setting of a key of the schema.
+    pub(super) fn get(&self, path: &str) -> &Setting {
+        self.all
+            .iter()
+            .find(|setting| setting.key.path == path)
+            .unwrap_or_else(|| panic!("{path} is not in the schema"))
+    }
+
+    /// A number; `None` if it is broken.
+    pub(super) fn number(&self, path: &str) -> Option<u64> {
+        match self.get(path).value {
+            Some(Value::Number(number)) => Some(number),
+            _ => None,
+        }
+    }
+
+    /// Text; `None` if it is broken or not set.
+    pub(super) fn text(&self, path: &str) -> Option<&str> {
+        match &self.get(path).value {
+            Some(Value::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// A template; one that cannot be read is reported.
+    pub(super) fn template(&self, path: &str, findings: &mut Findings) -> Option<Template> {
+        let setting = self.get(path);
+        let parsed = Template::parse(self.text(path)?);
+        let report = |template::Error { fault, at }| {
+            findings.push(Problem::BadTemplate { key: setting.key, fault }, self.place_within(path, Some(at)));
+        };
+        parsed.map_err(report).ok()
+    }
+
+    /// A path of the file starts from the file's directory; any other from the current one.
+    pub(super) fn resolve(&self, path: &str, value: &str) -> PathBuf {
+        match (&self.source, &self.get(path).origin) {
+            (Some(source), Origin::File(_)) => source.directory().join(value),
+            _ => PathBuf::from(value),
+        }
+    }
+
+    /// Whether somebody set it.
+    pub(super) fn is_set(&self, path: &str) -> bool {
+        self.get(path).origin != Origin::Default
+    }
+
+    /// The place of the first of these that somebody set.
+    pub(super) fn blame(&self, paths: &[&str]) -> Option<Place> {
+        let set = paths.iter().find(|path| self.is_set(path))?;
+        self.place_within(set, None)
+    }
+
+    fn place_within(&self, path: &str, within: Option<Range<usize>>) -> Option<Place> {
+        let setting = self.get(path);
+        let shown = match &setting.value {
+            Some(Value::Text(text)) => text.clone(),
+            Some(Value::Number(number)) => number.to_string(),
+            None => String::new(),
+        };
+        self.place_of(&setting.origin, &shown, within)
+    }
+
+    /// Where a value stands, or where the bytes `within` it do.
+    fn place_of(&self, origin: &Origin, text: &str, within: Option<Range<usize>>) -> Option<Place> {
+        let inside = within.unwrap_or(0..text.len());
+        match origin {
+            Origin::Default => None,
+            Origin::File(span) => {
+                let source = self.source.as_ref()?;
+                let literal = source.text.get(span.start + 1..span.end.saturating_sub(1)) == Some(text);
+                let whole = inside == (0..text.len());
+                let exact = literal && !whole;
+                let span =
+                    if exact { span.start + 1 + inside.start..span.start + 1 + inside.end } else { span.clone() };
+                Some(source.place(span))
+            }
+            Origin::Environment(variable) => {
+                let from = variable.len() + 1;
+                Some(environment_place(variable, text, from + inside.start..from + inside.end))
+            }
+            Origin::Argument(flag) => {
+                let from = flag.len() + 1;
+                let line = format!("{flag} {text}");
+                Some(Place::new(PlaceOrigin::Argument(flag), &line, from + inside.start..from + inside.end))
+            }
+        }
+    }
+}
+
+type Name<'i> = Spanned<std::borrow::Cow<'i, str>>;
+type Section = schema::Section;
+
+fn not_utf8(path: &Path, error: &FromUtf8Error) -> Finding {
+    let at = error.utf8_error().valid_up_to();
+    let byte = error.as_bytes()[at];
+    let source = Source { path: path.to_owned(), text: String::from_utf8_lossy(error.as_bytes()).into_owned() };
+    Finding { problem: Problem::NotUtf8 { byte }, place: Some(source.place(at..at)) }
+}
+
+fn default_of(key: &Key) -> Option<Value> {
+    match key.default {
+        Default::Number(number) => Some(Value::Number(number)),
+        Default::Text(text) => Some(Value::Text(text.to_owned())),
+        Default::Follows(_) | Default::Required => None,
+    }
+}
+
+fn is_setting(variable: &str) -> bool {
+    let foreign = variable.starts_with("BALSA_PORT") || variable.contains("_SERVICE_");
+    variable.strip_prefix("BALSA_").is_some_and(|rest| rest.contains("__")) && !foreign
+}
+
+fn environment_place(variable: &str, text: &str, marked: Range<usize>) -> Place {
+    Place::new(PlaceOrigin::Environment(variable.to_owned()), &format!("{variable}={text}"), marked)
+}
+
+fn nearest_variable(wrong: &str) -> Option<String> {
+    let wrong = wrong.to_lowercase();
+    let (section, name) = wrong.strip_prefix("balsa_")?.split_once("__")?;
+    let section = schema::nearest(section, schema::SECTIONS.iter().map(|section| section.name))?;
+    let key = schema::find(section, name).or_else(|| match meant(section, name)? {
+        Meant::Here(name) => schema::find(section, name),
+        Meant::Elsewhere(section) => schema::find(section, name),
+    });
+    key?.variable()
+}
+
+fn syntax_problem(source: &Source, message: &str, span: &Range<usize>) -> Problem {
+    let marked = source.text.get(span.clone()).unwrap_or_default();
+    match message {
+        "duplicate key" => source.duplicate(span),
+        // The parser takes whatever it does not know for text without quotes.
+        _ if message.starts_with("string values must be quoted") && marked.is_empty() => {
+            Problem::Syntax { message: "the value is missing".to_owned() }
+        }
+        _ if message.starts_with("string values must be quoted") => {
+            Problem::Syntax { message: format!("`{marked}` is no value; text stands in quotes") }
+        }
+        _ => Problem::Syntax { message: message.to_owned() },
+    }
+}
+
+fn unknown_at_top(name: &str, value: &DeValue<'_>) -> Problem {
+    match value {
+        DeValue::Table(_) | DeValue::Array(_) => {
+            let sections = schema::SECTIONS.iter().map(|section| section.name);
+            Problem::UnknownSection { section: name.to_owned(), nearest: schema::nearest(name, sections) }
+        }
+        _ => Problem::KeyOutsideSection { key: name.to_owned(), meant: KEYS.iter().find(|key| key.name() == name) },
+    }
+}
+
+/// The same name in another section is a better guess than a similar one in this.
+fn meant(section: &str, name: &str) -> Option<Meant> {
+    let elsewhere = KEYS.iter().find(|key| key.name() == name && key.section() != section);
+    let here = schema::nearest(name, schema::keys_of(section).map(Key::name));
+    elsewhere.map(|key| Meant::Elsewhere(key.section())).or(here.map(Meant::Here))
+}
+
+fn is_tables(array: &DeArray<'_>) -> bool {
+    array.iter().all(|item| matches!(item.get_ref(), DeValue::Table(_)))
+}
+
+fn describe(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "text",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a number with a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+fn accept_toml(key: &'static Key, value: &DeValue<'_>) -> Result<Value, Problem> {
+    match (key.kind, value) {
+        (Kind::Integer(..) | Kind::Millis(..) | Kind::Bytes(..), DeValue::Integer(integer)) => {
+            let number = u64::from_str_radix(integer.as_str(), integer.radix());
+            number.map_err(|_| Problem::OutOfRange { key, value: integer.to_string() }).and_then(|n| in_range(key, n))
+        }
+        (Kind::Bytes(..), DeValue::String(text)) => accept_text(key, text),
+        (Kind::Integer(..) | Kind::Millis(..), DeValue::String(_)) => {
+            Err(Problem::WrongType { key, got: describe(value).to_owned() })
+        }
+        (_, DeValue::String(text)) => accept_text(key, text),
+        _ => Err(Problem::WrongType { key, got: describe(value).to_owned() }),
+    }
+}
+
+fn accept_text(key: &'static Key, text: &str) -> Result<Value, Problem> {
+    let wrong = || Problem::WrongType { key, got: format!("\"{text}\"") };
+    match key.kind {
+        Kind::Integer(..) | Kind::Millis(..) => in_range(key, text.replace('_', "").parse().map_err(|_| wrong())?),
+        Kind::Bytes(..) => in_range(key, schema::parse_bytes(text).ok_or_else(wrong)?),
+        Kind::Choice(words) if !words.contains(&text) => Err(Problem::NotAChoice { key, value: text.to_owned() }),
+        Kind::Name if !is_name(text) => Err(Problem::BadName { key, value: text.to_owned() }),
+        Kind::Path | Kind::File if text.is_empty() => Err(Problem::EmptyPath { key }),
+        _ => Ok(Value::Text(text.to_owned())),
+    }
+}
+
+fn in_range(key: &'static Key, number: u64) -> Result<Value, Problem> {
+    let (min, max) = key.kind.range().expect("only numbers come here");
+    match (min..=max).contains(&number) {
+        true => Ok(Value::Number(number)),
+        false => Err(Problem::OutOfRange { key, value: key.kind.number(number) }),
+    }
+}
+
+/// Names end up in DNS, file names and metric labels.
+pub(super) fn is_name(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=63).contains(&text.len()) && text.bytes().all(allowed) && !text.starts_with(['.', '-'])
+}

@@ -1,0 +1,201 @@
+//! Who this data directory is: `node.meta`.
+//!
+//! Made once, when the directory is first used, and fsynced before anything else happens with it. The node id in it is what
+//! votes and log entries are counted under, so it must live exactly as long as the log beside it: a copy of it on a second
+//! volume, or the same id with an empty log, can split a cluster. The cluster id is added once, at bootstrap.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ClusterId, NodeId, unhex};
+
+const FILE: &str = "node.meta";
+const VERSION: u32 = 1;
+
+/// The contents of `node.meta`, and where it lies.
+#[derive(Debug)]
+pub struct Meta {
+    dir: PathBuf,
+    /// Random, made once.
+    pub node_id: NodeId,
+    /// Set at bootstrap.
+    pub cluster_id: Option<ClusterId>,
+    /// The name under which the directory was last used; a person's hint, not an identity.
+    pub name: String,
+    _lock: File,
+}
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file system said no.
+    #[error("cannot {what} {}: {source}", .path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is not one that balsa wrote.
+    #[error("{} is damaged: {why}. It holds this node's identity and cannot be made anew beside an old log; restore it from a copy of this very volume, or empty the data directory and let the node join as a new one", .path.display())]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Another process has it.
+    #[error("the data directory {} is in use by another balsa process; give each node a directory of its own", .0.display())]
+    InUse(PathBuf),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OnDisk {
+    version: u32,
+    name: String,
+    node_id: String,
+    cluster_id: Option<String>,
+}
+
+impl Meta {
+    /// Opens `dir` for this process alone, making it and an identity if there is none yet.
+    pub fn open(dir: &Path, name: &str) -> Result<Self, Error> {
+        fs::create_dir_all(dir).map_err(io_error("create", dir))?;
+        let lock = lock(dir)?;
+        let path = dir.join(FILE);
+        match fs::read_to_string(&path) {
+            Ok(text) => Self::read(dir, name, &text, lock),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                refuse_orphaned_log(dir)?;
+                let meta =
+                    Self { dir: dir.into(), node_id: NodeId::random(), cluster_id: None, name: name.into(), _lock: lock };
+                meta.store()?;
+                Ok(meta)
+            }
+            Err(source) => Err(Error::Io { what: "read", path, source }),
+        }
+    }
+
+    fn read(dir: &Path, name: &str, text: &str, lock: File) -> Result<Self, Error> {
+        let damaged = |why: String| Error::Damaged { path: dir.join(FILE), why };
+        let on_disk: OnDisk = toml::from_str(text).map_err(|error| damaged(error.message().to_owned()))?;
+        if on_disk.version != VERSION {
+            return Err(damaged(format!("its version is {}, this balsa knows version {VERSION}", on_disk.version)));
+        }
+        let node_id = on_disk.node_id.parse().map_err(|_| damaged("node_id is not 16 hex digits".into()))?;
+        let cluster_id = match on_disk.cluster_id {
+            None => None,
+            Some(text) => {
+                let bytes = unhex(&text).and_then(|bytes| ClusterId::try_from(&bytes[..]).ok());
+                Some(bytes.ok_or_else(|| damaged("cluster_id is not 32 hex digits".into()))?)
+            }
+        };
+        let meta = Self { dir: dir.into(), node_id, cluster_id, name: name.into(), _lock: lock };
+        if on_disk.name != name {
+            tracing::warn!(was = on_disk.name, now = name, "this data directory was last used under another name");
+            meta.store()?;
+        }
+        Ok(meta)
+    }
+
+    /// Joins the cluster `id`, durably. A directory joins once in its life.
+    pub fn adopt(&mut self, id: ClusterId) -> Result<(), Error> {
+        assert!(self.cluster_id.is_none_or(|own| own == id), "a data directory never changes its cluster");
+        self.cluster_id = Some(id);
+        self.store()
+    }
+
+    fn store(&self) -> Result<(), Error> {
+        let on_disk = OnDisk {
+            version: VERSION,
+            name: self.name.clone(),
+            node_id: self.node_id.to_string(),
+            cluster_id: self.cluster_id.map(|id| id.to_string()),
+        };
+        let text = toml::to_string(&on_disk).expect("a flat table of strings is TOML");
+        write_durably(&self.dir, FILE, text.as_bytes())
+    }
+}
+
+/// A log without an identity is a volume that was tampered with: a new id for an old log would vote twice.
+fn refuse_orphaned_log(dir: &Path) -> Result<(), Error> {
+    match fs::read_dir(dir.join("log")).map(|mut entries| entries.next().is_some()) {
+        Ok(true) => Err(Error::Damaged { path: dir.join(FILE), why: "it is missing, but there is a log beside it".into() }),
+        _ => Ok(()),
+    }
+}
+
+fn lock(dir: &Path) -> Result<File, Error> {
+    let path = dir.join("lock");
+    let file = File::create(&path).map_err(io_error("create", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(Error::InUse(dir.into())),
+        Err(fs::TryLockError::Error(source)) => Err(Error::Io { what: "lock", path, source }),
+    }
+}
+
+/// Replaces `dir/name` so that after a crash it holds either the old bytes or the new ones.
+pub fn write_durably(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
+    let (path, fresh) = (dir.join(name), dir.join(format!("{name}.new")));
+    let mut file = File::create(&fresh).map_err(io_error("create", &fresh))?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io_error("write", &fresh))?;
+    fs::rename(&fresh, &path).map_err(io_error("replace", &path))?;
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error("sync", dir))
+}
+
+fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io { what, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_made_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Meta::open(dir.path(), "balsa-0").unwrap();
+        let id = first.node_id;
+        drop(first);
+        assert_eq!(Meta::open(dir.path(), "balsa-0").unwrap().node_id, id);
+    }
+
+    #[test]
+    fn an_adopted_cluster_is_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = ClusterId::random();
+        Meta::open(dir.path(), "balsa-0").unwrap().adopt(cluster).unwrap();
+        assert_eq!(Meta::open(dir.path(), "balsa-0").unwrap().cluster_id, Some(cluster));
+    }
+
+    #[test]
+    fn a_directory_belongs_to_one_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let _held = Meta::open(dir.path(), "balsa-0").unwrap();
+        assert!(matches!(Meta::open(dir.path(), "balsa-0"), Err(Error::InUse(_))));
+    }
+
+    #[test]
+    fn a_damaged_identity_is_refused_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(FILE), "version = 1\nname = 3").unwrap();
+        assert!(matches!(Meta::open(dir.path(), "balsa-0"), Err(Error::Damaged { .. })));
+        assert_eq!(fs::read_to_string(dir.path().join(FILE)).unwrap(), "version = 1\nname = 3");
+    }
+
+    #[test]
+    fn a_log_without_an_identity_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("log")).unwrap();
+        fs::write(dir.path().join("log/1"), "x").unwrap();
+        assert!(matches!(Meta::open(dir.path(), "balsa-0"), Err(Error::Damaged { .. })));
+    }
+}

@@ -1,0 +1,343 @@
+//! What a node does without being asked.
+
+use std::time::{Duration, Instant};
+
+use openraft::async_runtime::WatchReceiver;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{Leader, Node, PeerView};
+use crate::ids::{Digest, NodeId};
+use crate::proto::command as pb;
+use crate::proto::{admin, peer};
+use crate::raft::clock::wall_clock_ms;
+use crate::raft::exchange::{Digests, Verdict, first_difference, judge};
+use crate::raft::peers::Purpose;
+use crate::raft::types::Member;
+use crate::wasm::embedded;
+
+/// How often nodes compare digests and clocks, and a leader without work moves log time.
+const EXCHANGE: Duration = Duration::from_secs(1);
+/// How long a peer has to answer.
+const ANSWER_WITHIN: Duration = Duration::from_millis(900);
+/// How long genesis, a tick or a change of limits may take before it is tried again.
+const PROPOSAL: Duration = Duration::from_secs(5);
+
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut interval = interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+impl Node {
+    /// Starts everything that runs until the node stops.
+    pub(super) fn start_duties(&self) {
+        let (node, gate) = (self.clone(), self.inner.reads.clone());
+        tokio::spawn(gate.run(move || {
+            let node = node.clone();
+            async move { node.readable_round().await }
+        }));
+        let (node, gate) = (self.clone(), self.inner.leadership.clone());
+        tokio::spawn(gate.run(move || {
+            let node = node.clone();
+            async move { node.leadership_round().await }
+        }));
+        let node = self.clone();
+        tokio::spawn(async move { node.recover().await });
+        let node = self.clone();
+        tokio::spawn(async move { node.exchange_for_ever().await });
+        let node = self.clone();
+        tokio::spawn(async move { node.lead_for_ever().await });
+        let node = self.clone();
+        tokio::spawn(async move { node.keep_house().await });
+        let node = self.clone();
+        tokio::spawn(async move {
+            let inner = &node.inner;
+            inner.identity.bootstrap(&inner.raft, &inner.peers, &inner.fatal).await;
+        });
+    }
+
+    /// After a restart the state is that of the last checkpoint. Nothing is served before it has caught up with everything
+    /// this node may have answered in its former life.
+    async fn recover(&self) {
+        while let Err(error) = self.inner.raft.wait_for_recovery(None).await {
+            tracing::warn!(%error, "waiting to catch up with the log");
+            if self.inner.fatal.get().is_some() || self.inner.draining.load(std::sync::atomic::Ordering::Relaxed) {
+                return;
+            }
+        }
+        let until = self.inner.raft.metrics().borrow_watched().last_applied.map_or(0, |id| id.index());
+        let mut published = self.inner.published.clone();
+        if published.wait_for(|at| *at >= until).await.is_ok() {
+            self.inner.recovered.store(true, std::sync::atomic::Ordering::Relaxed);
+            tracing::info!(index = self.published(), "caught up with the log; serving");
+        }
+    }
+
+    /// What only a leader does: the first module, and time that passes without commands.
+    async fn lead_for_ever(&self) {
+        let mut ticks = every(EXCHANGE);
+        let mut last_applied = 0;
+        loop {
+            ticks.tick().await;
+            let applied = self.published();
+            let idle = std::mem::replace(&mut last_applied, applied) == applied;
+            if !self.is_leader() || self.serving().is_err() {
+                continue;
+            }
+            if self.inner.reader.catalog().modules.is_empty() {
+                self.begin_history().await;
+            } else if idle {
+                self.propose_quietly(pb::command::Kind::Tick(pb::Tick {}), "a tick").await;
+                last_applied = self.published();
+            }
+        }
+    }
+
+    /// Logs the limits and the module of this node's files as the cluster's first. From here on the log decides.
+    async fn begin_history(&self) {
+        let voters = self.voters().len();
+        if voters > 1 && !self.inner.clock.lock().has_median() {
+            tracing::info!("the first entry waits for a majority's clocks");
+            return;
+        }
+        let wasm = match self.file_module() {
+            Ok(wasm) => wasm,
+            Err(why) => return tracing::error!(why, "the first module cannot be logged"),
+        };
+        let limits = pb::SetLimits { limits: Some(self.inner.config.limits.into()) };
+        if !self.propose_quietly(pb::command::Kind::SetLimits(limits), "the first limits").await {
+            return;
+        }
+        let name = self.inner.config.module.as_ref().map_or(embedded::NAME, |module| module.name.as_str()).to_owned();
+        let activate = pb::Activate {
+            name: name.clone(),
+            expected_generation: 0,
+            wasm: wasm.into(),
+            proposed_by: self.inner.identity.member().name.clone(),
+        };
+        if self.propose_quietly(pb::command::Kind::Activate(activate), "the first module").await {
+            tracing::info!(module = name, "the first module is logged");
+        }
+    }
+
+    /// The bytes of the module that this node's files ask for.
+    pub(super) fn file_module(&self) -> Result<Vec<u8>, String> {
+        match &self.inner.config.module {
+            None => Ok(embedded::KVSTORE.to_vec()),
+            Some(module) => {
+                std::fs::read(&module.path).map_err(|error| format!("cannot read {}: {error}", module.path.display()))
+            }
+        }
+    }
+
+    async fn propose_quietly(&self, kind: pb::command::Kind, what: &str) -> bool {
+        let bytes = match &kind {
+            pb::command::Kind::Activate(activate) => activate.wasm.len(),
+            _ => 0,
+        };
+        match self.propose(kind, bytes, Instant::now() + PROPOSAL).await {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::debug!(%error, "{what} was not logged; it will be tried again");
+                false
+            }
+        }
+    }
+
+    async fn exchange_for_ever(&self) {
+        let mut ticks = every(EXCHANGE);
+        loop {
+            ticks.tick().await;
+            self.exchange_round().await;
+            self.judge_digests().await;
+            self.judge_clock();
+        }
+    }
+
+    /// Tells every other member this node's status and takes in theirs.
+    pub(super) async fn exchange_round(&self) {
+        let others = self.other_members();
+        futures::future::join_all(others.iter().map(|(id, member)| self.exchange_with(*id, member))).await;
+    }
+
+    async fn exchange_with(&self, id: NodeId, member: &Member) {
+        let peers = &self.inner.peers;
+        let Ok(mut client) = peers.client(&member.peer_addr, Purpose::Forward) else { return };
+        let own = self.own_exchange();
+        let request = peer::ExchangeRequest { status: own.status, clock_ms: own.clock_ms };
+        let sent = Instant::now();
+        let call = client.exchange(peers.addressed(id, request));
+        if let Ok(Ok(response)) = tokio::time::timeout(ANSWER_WITHIN, call).await {
+            let response = response.into_inner();
+            if let Some(status) = response.status {
+                self.note_view(id, status, response.clock_ms, sent.elapsed());
+            }
+        }
+    }
+
+    /// Keeps what a peer said, and how its clock compares.
+    pub(super) fn note_view(&self, from: NodeId, status: admin::NodeStatus, clock_ms: u64, round_trip: Duration) {
+        let there = clock_ms + u64::try_from(round_trip.as_millis() / 2).unwrap_or(0);
+        let offset_ms = i64::try_from(there).unwrap_or(i64::MAX) - i64::try_from(wall_clock_ms()).unwrap_or(i64::MAX);
+        let view = PeerView { status, at: Instant::now(), clock_offset_ms: offset_ms };
+        self.inner.views.lock().insert(from, view);
+    }
+
+    fn judge_clock(&self) {
+        let voters = self.voters();
+        let offsets: Vec<i64> = {
+            let views = self.inner.views.lock();
+            voters.iter().filter_map(|id| views.get(id)).filter(|view| view.is_fresh()).map(|view| view.clock_offset_ms).collect()
+        };
+        let mut clock = self.inner.clock.lock();
+        clock.set_offsets(&offsets, voters.len());
+        let off = clock.is_off();
+        drop(clock);
+        self.inner.raft.runtime_config().elect(!off && self.fenced().is_none());
+        if off {
+            tracing::warn!("this machine's clock is more than 5 s off the majority's; the node does not campaign");
+        }
+    }
+
+    async fn judge_digests(&self) {
+        if self.fenced().is_some() {
+            return;
+        }
+        let voters = self.voters();
+        let others = {
+            let views = self.inner.views.lock();
+            let fresh = views.iter().filter(|(id, view)| view.is_fresh() && voters.contains(id));
+            fresh.map(|(id, view)| (*id, digests(&view.status.recent))).collect()
+        };
+        let verdict = judge(&self.digests_at(&others), &others, voters.len());
+        let undecided = match &verdict {
+            Verdict::Undecided(index) => {
+                Some(format!("the nodes' states differ at index {index} and none has a majority; no commands are accepted"))
+            }
+            _ => None,
+        };
+        if let Some(why) = &undecided {
+            tracing::error!("{why}");
+        }
+        *self.inner.undecided.lock() = undecided;
+        match verdict {
+            Verdict::OthersDiffer(ids) => tracing::error!(?ids, "these nodes' states differ from the majority's"),
+            Verdict::Fence { index, own, majority, witness } => self.fence(index, own, majority, witness).await,
+            Verdict::Agrees | Verdict::Undecided(_) => {}
+        }
+    }
+
+    /// This node's digests at the indexes that the others named.
+    fn digests_at(&self, others: &std::collections::BTreeMap<NodeId, Digests>) -> Digests {
+        let named = others.values().flat_map(|digests| digests.keys());
+        named.filter_map(|index| Some((*index, self.inner.reader.digest_at(*index)?))).collect()
+    }
+
+    /// This node's state is not the cluster's: notes it durably and serves nothing any more.
+    async fn fence(&self, index: u64, own: Digest, majority: Digest, witness: NodeId) {
+        let first = self.ask_first_difference(witness).await.unwrap_or(index);
+        let reason = format!(
+            "its state differs from the majority's: first seen at index {first} (at {index} its digest is {}, the majority's {}); \
+             it serves nothing until its data directory is emptied and it joins as a new member",
+            own.short(),
+            majority.short()
+        );
+        tracing::error!("this node fences itself: {reason}");
+        *self.inner.fenced.lock() = Some(reason.clone());
+        if let Err(error) = self.inner.applier.fence(reason).await {
+            self.inner.fatal.raise(error);
+        }
+        self.give_up_leadership().await;
+        if let Err(error) = self.inner.raft.shutdown().await {
+            self.inner.fatal.raise(error);
+        }
+    }
+
+    async fn ask_first_difference(&self, witness: NodeId) -> Option<u64> {
+        let (_, member) = self.other_members().into_iter().find(|(id, _)| *id == witness)?;
+        let peers = &self.inner.peers;
+        let mut client = peers.client(&member.peer_addr, Purpose::Forward).ok()?;
+        let call = client.digests(peers.addressed(witness, peer::DigestsRequest {}));
+        let response = tokio::time::timeout(ANSWER_WITHIN, call).await.ok()?.ok()?.into_inner();
+        first_difference(&digests(&self.recent_digests()), &digests(&response.digests))
+    }
+
+    /// Hands leadership to the voter that is furthest, if this node has it.
+    pub(super) async fn give_up_leadership(&self) {
+        if !self.is_leader() {
+            return;
+        }
+        let best = {
+            let views = self.inner.views.lock();
+            let voters = self.voters();
+            let fresh = views.iter().filter(|(id, view)| view.is_fresh() && voters.contains(id));
+            fresh.max_by_key(|(_, view)| view.status.last_index).map(|(id, _)| *id)
+        };
+        let Some(to) = best else { return };
+        tracing::info!(%to, "handing leadership over");
+        if self.inner.raft.trigger().transfer_leader(to).await.is_ok() {
+            let until = Instant::now() + Duration::from_secs(2);
+            while matches!(self.leader(), Leader::This) && Instant::now() < until {
+                self.leader_news(Duration::from_millis(50)).await;
+            }
+        }
+    }
+
+    /// Snapshots by the log's size, checkpoints by time.
+    async fn keep_house(&self) {
+        let mut seconds = every(Duration::from_secs(1));
+        let mut checkpointed = Instant::now();
+        loop {
+            seconds.tick().await;
+            if checkpointed.elapsed() >= self.inner.config.storage.checkpoint_interval {
+                checkpointed = Instant::now();
+                if self.inner.applier.checkpoint().await.is_err() {
+                    return;
+                }
+            }
+            self.trim_log().await;
+        }
+    }
+
+    /// Once the log has grown enough, the state is made durable, and the log behind it is dropped but for what a follower
+    /// that was away for a while needs.
+    async fn trim_log(&self) {
+        let bytes = self.inner.log.size().bytes;
+        if bytes < self.inner.config.raft.snapshot_log_bytes + self.inner.config.raft.keep_log_bytes {
+            return;
+        }
+        let trigger = self.inner.raft.trigger();
+        if trigger.snapshot().await.is_err() {
+            return;
+        }
+        if let Some(upto) = self.inner.log.index_keeping(self.inner.config.raft.keep_log_bytes) {
+            tracing::info!(upto, bytes, "trimming the log");
+            if let Err(error) = trigger.purge_log(upto).await {
+                tracing::warn!(%error, "cannot trim the log");
+            }
+        }
+    }
+
+    /// The other members.
+    pub(super) fn other_members(&self) -> Vec<(NodeId, Member)> {
+        let own = self.inner.peers.own();
+        let metrics = self.inner.server.borrow_watched();
+        let nodes = metrics.membership_config.nodes();
+        nodes.filter(|(id, _)| **id != own).map(|(id, member)| (*id, member.clone())).collect()
+    }
+
+    /// Everybody who votes, this node included if it does.
+    pub(super) fn voters(&self) -> Vec<NodeId> {
+        self.inner.server.borrow_watched().membership_config.voter_ids().collect()
+    }
+
+    /// What this node's module file holds, if it has one that can be read.
+    pub(super) fn file_hash(&self) -> Option<crate::ids::ModuleHash> {
+        self.inner.config.module.as_ref()?;
+        self.file_module().ok().map(|wasm| crate::ids::ModuleHash::of(&wasm))
+    }
+}
+
+fn digests(said: &[admin::IndexDigest]) -> Digests {
+    said.iter().filter_map(|one| Some((one.index, Digest::try_from(&one.digest[..]).ok()?))).collect()
+}

@@ -1,0 +1,229 @@
+//! The node: everything wired together, and the front end's [`Backend`].
+//!
+//! [`run`] builds and drains, [`propose`] is the way of a command, [`read`] that of a query, [`duties`] is what happens without
+//! anybody asking (genesis, ticks, exchange of digests, snapshots), [`status`] is what operators see.
+
+mod admission;
+mod duties;
+mod propose;
+mod queries;
+mod read;
+mod run;
+mod status;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use openraft::async_runtime::WatchReceiver;
+use openraft::type_config::alias::WatchReceiverOf;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use self::admission::Admission;
+use self::queries::Queries;
+pub use self::run::{Error, serve};
+use self::status::PeerView;
+use crate::config::Config;
+use crate::fatal::Fatal;
+use crate::ids::NodeId;
+use crate::log_store::LogHandle;
+use crate::proto::{admin, peer};
+use crate::raft::bootstrap::Identity;
+use crate::raft::clock::LogClock;
+use crate::raft::peers::Peers;
+use crate::raft::read_index::ReadGate;
+use crate::raft::types::{Member, TypeConfig};
+use crate::raft::{Host, Raft, apply::Applier};
+use crate::service::{Backend, Catalog, Execute, Executed, Query, ServiceError};
+use crate::state_machine::{Reader, Receiver};
+
+/// A running node. Clones are the same one.
+#[derive(Debug, Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Config,
+    raft: Raft,
+    applier: Applier,
+    log: LogHandle,
+    peers: Peers,
+    identity: Identity,
+    server: WatchReceiverOf<TypeConfig, openraft::metrics::RaftServerMetrics<TypeConfig>>,
+    reader: Reader,
+    receiver: Receiver,
+    queries: Queries,
+    published: watch::Receiver<u64>,
+    /// Confirms for this node's own queries that they may read, and waits until they can.
+    reads: ReadGate,
+    /// Confirms for followers that this node leads.
+    leadership: ReadGate,
+    clock: Mutex<LogClock>,
+    admission: Admission,
+    views: Mutex<BTreeMap<NodeId, PeerView>>,
+    /// Why this node serves nothing any more.
+    fenced: Mutex<Option<String>>,
+    /// Why no commands are accepted for the moment: digests differ and nobody knows who is right.
+    undecided: Mutex<Option<String>>,
+    recovered: AtomicBool,
+    draining: AtomicBool,
+    fatal: Fatal,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("name", &self.identity.member().name).field("id", &self.peers.own()).finish()
+    }
+}
+
+/// Who leads, as far as this node knows.
+enum Leader {
+    This,
+    Other(NodeId, Member),
+    Unknown,
+}
+
+impl Node {
+    fn leader(&self) -> Leader {
+        let metrics = self.inner.server.borrow_watched();
+        match metrics.current_leader {
+            None => Leader::Unknown,
+            Some(id) if id == self.inner.peers.own() => Leader::This,
+            Some(id) => match metrics.membership_config.get_node(&id) {
+                Some(member) => Leader::Other(id, member.clone()),
+                None => Leader::Unknown,
+            },
+        }
+    }
+
+    fn is_leader(&self) -> bool {
+        matches!(self.leader(), Leader::This)
+    }
+
+    /// Waits until something changes about who leads, but not longer than `at_most`.
+    async fn leader_news(&self, at_most: Duration) {
+        let mut server = self.inner.server.clone();
+        let _ = tokio::time::timeout(at_most, server.changed()).await;
+    }
+
+    /// Whether calls are served at all.
+    fn serving(&self) -> Result<(), ServiceError> {
+        if let Some(why) = self.fenced() {
+            return Err(ServiceError::Fenced(why));
+        }
+        if self.inner.draining.load(Ordering::Relaxed) {
+            return Err(ServiceError::ShuttingDown);
+        }
+        if !self.inner.recovered.load(Ordering::Relaxed) {
+            return Err(ServiceError::NotReady("it is catching up with the log after its start".into()));
+        }
+        Ok(())
+    }
+
+    /// Why this node serves nothing any more, if it does not.
+    fn fenced(&self) -> Option<String> {
+        self.inner.fenced.lock().clone()
+    }
+
+    /// Waits until the state as of `index` can be read here.
+    async fn wait_published(&self, index: u64, deadline: Instant) -> Result<(), ServiceError> {
+        let mut published = self.inner.published.clone();
+        match tokio::time::timeout_at(deadline.into(), published.wait_for(|at| *at >= index)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(ServiceError::ShuttingDown),
+            Err(_) => Err(ServiceError::NotReady(format!(
+                "it has applied the log up to {}, and {index} is asked for",
+                self.published()
+            ))),
+        }
+    }
+
+    fn published(&self) -> u64 {
+        *self.inner.published.borrow()
+    }
+}
+
+impl Backend for Node {
+    async fn execute(&self, command: Execute) -> Result<Executed, ServiceError> {
+        self.serving()?;
+        if let Some(why) = self.inner.undecided.lock().clone() {
+            return Err(ServiceError::NotReady(why));
+        }
+        if self.catalog().modules.is_empty() {
+            return Err(ServiceError::NoModule);
+        }
+        self.run_command(command).await
+    }
+
+    async fn query(&self, query: Query) -> Result<Executed, ServiceError> {
+        self.serving()?;
+        self.run_query(query).await
+    }
+
+    fn catalog(&self) -> Arc<Catalog> {
+        self.inner.reader.catalog()
+    }
+
+    async fn refresh(&self) -> Result<(), ServiceError> {
+        self.serving()?;
+        self.inner.reads.read_index().await.map(|_| ())
+    }
+
+    async fn status(&self) -> admin::StatusResponse {
+        self.cluster_status().await
+    }
+
+    async fn deep_check(&self, min_index: u64) -> Result<admin::DeepCheckResponse, ServiceError> {
+        self.hash_state(min_index).await
+    }
+
+    fn ready(&self) -> bool {
+        self.readiness().is_ready()
+    }
+
+    fn node_name(&self) -> &str {
+        &self.inner.identity.member().name
+    }
+}
+
+impl Host for Node {
+    fn receiver(&self) -> &Receiver {
+        &self.inner.receiver
+    }
+
+    async fn confirm_leadership(&self) -> Result<u64, ServiceError> {
+        if !self.is_leader() {
+            return Err(ServiceError::NotLeader { leader: None });
+        }
+        self.inner.leadership.read_index().await
+    }
+
+    async fn execute_as_leader(&self, request: peer::ExecuteRequest) -> Result<Executed, ServiceError> {
+        self.serving()?;
+        let key = Some(request.key).filter(|key| !key.is_empty());
+        let command = Execute { method: request.method, request: request.request, key, deadline: None };
+        self.propose_call(&command, Instant::now() + propose::PATIENCE).await
+    }
+
+    fn exchange(&self, from: NodeId, request: peer::ExchangeRequest) -> peer::ExchangeResponse {
+        if let Some(status) = request.status {
+            self.note_view(from, status, request.clock_ms, Duration::ZERO);
+        }
+        self.own_exchange()
+    }
+
+    fn digests(&self) -> peer::DigestsResponse {
+        peer::DigestsResponse { digests: self.recent_digests() }
+    }
+
+    async fn identify(&self) -> peer::IdentifyResponse {
+        self.inner.identity.identify(&self.inner.raft).await
+    }
+
+    async fn adopt(&self, request: peer::AdoptRequest) -> Result<NodeId, String> {
+        self.inner.identity.adopt(request, &self.inner.raft, &self.inner.peers).await
+    }
+}

@@ -1,0 +1,190 @@
+//! The way of a command: to the leader, into the log, and back.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use openraft::errors::{ClientWriteError, Fatal as RaftStopped};
+use openraft::impls::OneshotResponder;
+use prost::Message;
+
+use super::{Leader, Node};
+use crate::command::{APPLY_VERSION, Command, Outcome, Reply};
+use crate::proto::command as pb;
+use crate::proto::peer;
+use crate::raft::clock::wall_clock_ms;
+use crate::raft::peers::Purpose;
+use crate::raft::types::Member;
+use crate::service::{Execute, Executed, ServiceError};
+
+/// How long a command without a deadline is tried.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait for news of a leader before looking again.
+const LEADER_POLL: Duration = Duration::from_millis(50);
+
+impl Node {
+    /// Runs `command` through the log, wherever the leader is; through leader changes, within its deadline.
+    ///
+    /// What surely did not enter the log is tried again. What may have is tried again only under an idempotency key.
+    pub(super) async fn run_command(&self, mut command: Execute) -> Result<Executed, ServiceError> {
+        let deadline = command.deadline.unwrap_or_else(|| Instant::now() + PATIENCE);
+        let mut last = ServiceError::NoLeader;
+        loop {
+            self.serving()?;
+            let attempt = match self.leader() {
+                Leader::This => self.propose_call(&command, deadline).await,
+                Leader::Other(id, member) => {
+                    // A reply can be lost on this extra way too, so a client without a key gets one here.
+                    command.key.get_or_insert_with(|| uuid::Uuid::now_v7().to_string());
+                    self.forward(id, &member, &command, deadline).await
+                }
+                Leader::Unknown => Err(ServiceError::NoLeader),
+            };
+            let error = match attempt {
+                Err(error) => error,
+                done => return done,
+            };
+            let again = retries(&error, &command) && Instant::now() + LEADER_POLL < deadline;
+            last = worse(last, error);
+            if !again {
+                return Err(last);
+            }
+            self.leader_news(LEADER_POLL).await;
+        }
+    }
+
+    /// Proposes on this node or says that it does not lead.
+    pub(super) async fn propose_call(&self, command: &Execute, deadline: Instant) -> Result<Executed, ServiceError> {
+        let call = pb::Call {
+            method: command.method.clone(),
+            request: command.request.clone(),
+            key: command.key.clone().unwrap_or_default(),
+        };
+        let reply = self.propose(pb::command::Kind::Call(call), command.request.len(), deadline).await?;
+        executed(reply)
+    }
+
+    /// Stamps an entry, has it replicated and applied. Past the deadline it may still be applied.
+    pub(super) async fn propose(
+        &self,
+        kind: pb::command::Kind,
+        bytes: usize,
+        deadline: Instant,
+    ) -> Result<Reply, ServiceError> {
+        let permit = self.inner.admission.admit(bytes)?;
+        let (responder, mut answered) = OneshotResponder::new_pair();
+        let command = Command::new(&pb::Command {
+            apply_version: APPLY_VERSION,
+            time_ms: self.inner.clock.lock().stamp(wall_clock_ms(), Instant::now()),
+            random: Bytes::copy_from_slice(&rand::random::<[u8; 32]>()),
+            kind: Some(kind),
+        });
+        self.inner.raft.client_write_ff(command, Some(responder)).await.map_err(stopped)?;
+        let Ok(answer) = tokio::time::timeout_at(deadline.into(), &mut answered).await else {
+            // The entry stays under way, and with it its place.
+            tokio::spawn(async move {
+                let _ = answered.await;
+                drop(permit);
+            });
+            return Err(ServiceError::OutcomeUnknown);
+        };
+        match answer {
+            Ok(Ok(response)) => Ok(response.data),
+            Ok(Err(ClientWriteError::ForwardToLeader(to))) => {
+                Err(ServiceError::NotLeader { leader: to.leader_node.map(|member| member.client_addr) })
+            }
+            // The entry was cut off by another leader's log, or nobody is left to say.
+            Ok(Err(_)) | Err(_) => Err(ServiceError::OutcomeUnknown),
+        }
+    }
+
+    async fn forward(
+        &self,
+        id: crate::ids::NodeId,
+        member: &Member,
+        command: &Execute,
+        deadline: Instant,
+    ) -> Result<Executed, ServiceError> {
+        use peer::execute_response::Result as Pb;
+        let _permit = self.inner.admission.admit(command.request.len())?;
+        let request = peer::ExecuteRequest {
+            method: command.method.clone(),
+            request: command.request.clone(),
+            key: command.key.clone().unwrap_or_default(),
+        };
+        let peers = &self.inner.peers;
+        let mut client = peers
+            .client(&member.peer_addr, Purpose::Forward)
+            .map_err(|error| ServiceError::NotReady(error.to_string()))?;
+        let call = client.execute(peers.addressed(id, request));
+        let limit = deadline.saturating_duration_since(Instant::now());
+        match tokio::time::timeout(limit, call).await {
+            Err(_) => Err(ServiceError::OutcomeUnknown),
+            Ok(Err(status)) => Err(lost(&status)),
+            Ok(Ok(response)) => match response.into_inner().result {
+                Some(Pb::Executed(done)) => forwarded(done),
+                Some(Pb::Failure(failure)) => Err(failure.into()),
+                None => Err(ServiceError::OutcomeUnknown),
+            },
+        }
+    }
+}
+
+/// Whether another attempt is safe and can help.
+fn retries(error: &ServiceError, command: &Execute) -> bool {
+    match error {
+        ServiceError::NotLeader { .. } | ServiceError::NoLeader | ServiceError::NotReady(_) => true,
+        ServiceError::OutcomeUnknown => command.key.is_some(),
+        _ => false,
+    }
+}
+
+/// Once an attempt may have been applied, a later "surely not" of another attempt does not undo that.
+fn worse(earlier: ServiceError, now: ServiceError) -> ServiceError {
+    if earlier == ServiceError::OutcomeUnknown { earlier } else { now }
+}
+
+/// A call to the leader that ended without its answer. A peer that refused the connection or the address has surely not run it.
+fn lost(status: &tonic::Status) -> ServiceError {
+    let refused = status.code() == tonic::Code::FailedPrecondition || is_connect_error(status);
+    if refused { ServiceError::NotLeader { leader: None } } else { ServiceError::OutcomeUnknown }
+}
+
+/// Whether the connection was never made. tonic keeps hyper's error in the chain of sources.
+fn is_connect_error(status: &tonic::Status) -> bool {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(status);
+    while let Some(error) = source {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return matches!(io.kind(), std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::HostUnreachable);
+        }
+        source = error.source();
+    }
+    false
+}
+
+fn stopped(_: RaftStopped<crate::raft::types::TypeConfig>) -> ServiceError {
+    ServiceError::ShuttingDown
+}
+
+fn executed(reply: Reply) -> Result<Executed, ServiceError> {
+    Ok(Executed {
+        index: reply.index,
+        outcome: decode(reply.outcome)?,
+        replayed: reply.replayed,
+        trap_detail: reply.trap_detail,
+    })
+}
+
+fn forwarded(done: peer::Executed) -> Result<Executed, ServiceError> {
+    Ok(Executed {
+        index: done.index,
+        outcome: decode(done.outcome)?,
+        replayed: done.replayed,
+        trap_detail: Some(done.trap_detail).filter(|text| !text.is_empty()),
+    })
+}
+
+/// An outcome that a newer leader wrote and this version cannot read was applied all the same: unknown here, not lost.
+fn decode(outcome: Bytes) -> Result<Outcome, ServiceError> {
+    let decoded = pb::Outcome::decode(outcome).map_err(|_| ServiceError::OutcomeUnknown)?;
+    Outcome::try_from(decoded).map_err(|_| ServiceError::OutcomeUnknown)
+}

@@ -1,0 +1,276 @@
+//! From a configuration to a serving node, and back to a closed data directory.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use openraft::SnapshotPolicy;
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_stream::wrappers::TcpListenerStream;
+
+use super::admission::Admission;
+use super::queries::Queries;
+use super::{Inner, Node};
+use crate::config::Config;
+use crate::fatal::Fatal;
+use crate::log_store::{self, LogStore};
+use crate::meta::{self, Meta};
+use crate::proto::peer::peer_server::PeerServer;
+use crate::raft::Raft;
+use crate::raft::apply::Applier;
+use crate::raft::bootstrap::Identity;
+use crate::raft::clock::LogClock;
+use crate::raft::network::Network;
+use crate::raft::peer_service::PeerService;
+use crate::raft::peers::{MESSAGE_BYTES_MAX, Peers};
+use crate::raft::read_index::ReadGate;
+use crate::raft::types::Member;
+use crate::state_machine::{self, Fault, StateMachine};
+use crate::wasm::{self, Engine, HostFault};
+use crate::api;
+use crate::http::{self, Metrics};
+
+/// Why a node could not start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The data directory.
+    #[error(transparent)]
+    Meta(#[from] meta::Error),
+    /// The log in it.
+    #[error("the log cannot be opened: {0}")]
+    Log(#[from] log_store::Error),
+    /// The state in it, or the engine.
+    #[error("the state cannot be opened: {0}")]
+    State(#[from] HostFault),
+    /// An address.
+    #[error("cannot listen on {addr} for {what}: {source}; is another node running? `{key}` in [node] sets the address")]
+    Listen {
+        /// Who would be served there.
+        what: &'static str,
+        /// Where.
+        addr: SocketAddr,
+        /// The key that says so.
+        key: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// openraft refused its configuration or its storage.
+    #[error("Raft cannot start: {0}")]
+    Raft(String),
+    /// A host fault while running.
+    #[error("stopped by a host fault: {0}")]
+    Fault(String),
+}
+
+/// How long calls under way have to end at a shutdown.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Runs a node until `shutdown`, then drains it.
+pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+    let listeners = Listeners::bind(&config).await?;
+    let fatal = Fatal::default();
+    let node = build(config, &fatal).await?;
+    let (stop, stopped) = watch::channel(false);
+    let serving = node.start_servers(listeners, stopped);
+    node.start_duties();
+    let outcome = tokio::select! {
+        () = shutdown => Ok(()),
+        why = fatal.raised() => Err(Error::Fault(why)),
+    };
+    if outcome.is_ok() {
+        node.drain().await;
+    }
+    // Nobody listens any more only if all servers have ended already.
+    let _ = stop.send(true);
+    let _ = tokio::time::timeout(DRAIN, serving).await;
+    if outcome.is_ok() {
+        node.close().await?;
+    }
+    outcome
+}
+
+struct Listeners {
+    client: TcpListener,
+    peer: TcpListener,
+    http: TcpListener,
+}
+
+impl Listeners {
+    /// All three before anything is opened: two nodes on one address are found out before they share a directory.
+    async fn bind(config: &Config) -> Result<Self, Error> {
+        let node = &config.node;
+        Ok(Self {
+            client: bind("clients", node.client_addr, "client_addr").await?,
+            peer: bind("peers", node.peer_addr, "peer_addr").await?,
+            http: bind("probes and metrics", node.http_addr, "http_addr").await?,
+        })
+    }
+}
+
+async fn bind(what: &'static str, addr: SocketAddr, key: &'static str) -> Result<TcpListener, Error> {
+    TcpListener::bind(addr).await.map_err(|source| Error::Listen { what, addr, key, source })
+}
+
+async fn build(config: Config, fatal: &Fatal) -> Result<Node, Error> {
+    let data_dir = config.node.data_dir.clone();
+    let meta = Meta::open(&data_dir, &config.node.name)?;
+    let (node_id, cluster) = (meta.node_id, meta.cluster_id);
+    tracing::info!(name = config.node.name, id = %node_id, data_dir = %data_dir.display(), "starting");
+    let log_store = LogStore::open(&data_dir.join("log"), log_store::Options::default())?;
+    let log = log_store.handle();
+    let engine = Engine::new(wasm::Options {
+        query_slots: u32::try_from(config.node.query_threads).unwrap_or(u32::MAX),
+        memory_bytes_max: crate::limits::MEMORY_BYTES_MAX,
+    })?;
+    let (publish, published) = watch::channel(0);
+    let options = state_machine::Options {
+        cache_bytes: config.storage.cache_bytes,
+        on_publish: Arc::new(move |index| {
+            publish.send_if_modified(|at| std::mem::replace(at, index) != index);
+        }),
+        ..state_machine::Options::new(&data_dir)
+    };
+    let state_machine = StateMachine::open(engine, options)?;
+    let fenced = state_machine.fence().reason().map_err(Fault::from).map_err(HostFault::from)?;
+    let (reader, receiver) = (state_machine.reader(), state_machine.receiver());
+    let clock = LogClock::new(reader.view().progress().time_ms, Instant::now());
+    let applier = Applier::start(state_machine, log.clone(), config.storage.checkpoint_bytes, fatal.clone());
+    tokio::spawn({
+        let (log, fatal) = (log.clone(), fatal.clone());
+        async move { fatal.raise(format!("the log: {}", log.failed().await)) }
+    });
+    let peers = Peers::new(node_id, cluster);
+    let raft_config = Arc::new(raft_config(&config)?);
+    let raft = Raft::new(node_id, raft_config, Network::new(peers.clone()), log_store, applier.clone())
+        .await
+        .map_err(|error| Error::Raft(error.to_string()))?;
+    if fenced.is_some() {
+        raft.runtime_config().tick(false);
+        raft.runtime_config().elect(false);
+    }
+    let identity = Identity {
+        meta: Mutex::new(meta),
+        cluster_name: config.cluster.name.clone(),
+        founding_hash: config.founding_hash(),
+        ordinal: config.node.ordinal,
+        members: config.cluster.members.iter().map(member).collect(),
+    };
+    let inner = Inner {
+        server: raft.server_metrics(),
+        queries: Queries::start(config.node.query_threads, fatal),
+        config,
+        raft,
+        applier,
+        log,
+        peers,
+        identity,
+        reader,
+        receiver,
+        published,
+        reads: ReadGate::default(),
+        leadership: ReadGate::default(),
+        clock: Mutex::new(clock),
+        admission: Admission::default(),
+        views: Mutex::default(),
+        fenced: Mutex::new(fenced),
+        undecided: Mutex::default(),
+        recovered: AtomicBool::new(false),
+        draining: AtomicBool::new(false),
+        fatal: fatal.clone(),
+    };
+    Ok(Node { inner: Arc::new(inner) })
+}
+
+fn member(from: &crate::config::Member) -> Member {
+    Member { name: from.name.clone(), peer_addr: from.peer_addr.clone(), client_addr: from.client_addr.clone() }
+}
+
+fn raft_config(config: &Config) -> Result<openraft::Config, Error> {
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let raft = openraft::Config {
+        cluster_name: config.cluster.name.clone(),
+        heartbeat_interval: ms(config.raft.heartbeat_interval),
+        election_timeout_min: ms(config.raft.election_timeout_min),
+        election_timeout_max: ms(config.raft.election_timeout_max),
+        install_snapshot_timeout: 60_000,
+        max_payload_entries: 1024,
+        api_batch_linger_ms: 0,
+        purge_batch_size: 1024,
+        // Snapshots and purges go by the log's bytes (`duties.rs`): 10 000 entries are a tenth of a second at full load, or 10 GB.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        replication_lag_threshold: u64::MAX,
+        // A range of the log each, read only when applied. The core waits when this is full, and a core that waits misses
+        // heartbeats: so it holds more than a stalled apply can gather in many election timeouts.
+        state_machine_channel_size: Some(1 << 20),
+        enable_pre_vote: Some(true),
+        // A restarted leader that leads on in its old term may answer reads from before its restart.
+        enable_leader_restore: Some(false),
+        ..openraft::Config::default()
+    };
+    raft.validate().map_err(|error| Error::Raft(error.to_string()))
+}
+
+impl Node {
+    /// Serves clients, peers and probes until told to stop.
+    fn start_servers(&self, listeners: Listeners, stop: watch::Receiver<bool>) -> impl Future<Output = ()> + use<> {
+        let metrics = Arc::new(Metrics::new());
+        let options = api::Options::new(Arc::clone(&metrics));
+        let clients = tokio::spawn(api::serve(listeners.client, self.clone(), options, stopped(stop.clone())));
+        let (asked, measured) = (self.clone(), self.clone());
+        let readiness = move || asked.readiness();
+        let gauges = move |metrics: &Metrics| measured.set_gauges(metrics);
+        let probes = tokio::spawn(http::serve(listeners.http, readiness, gauges, metrics, stopped(stop.clone())));
+        let fenced = self.fenced().is_some();
+        let service = PeerService::new(self.inner.raft.clone(), self.inner.peers.clone(), self.clone());
+        let service = PeerServer::new(service)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let peers = tonic::transport::Server::builder()
+            .tcp_nodelay(true)
+            .initial_stream_window_size(8 * 1024 * 1024)
+            .initial_connection_window_size(16 * 1024 * 1024)
+            .http2_keepalive_interval(Some(Duration::from_secs(5)))
+            .add_service(service);
+        let peers = tokio::spawn(async move {
+            // A fenced node has nothing to say to its peers.
+            if !fenced {
+                let incoming = TcpListenerStream::new(listeners.peer);
+                if let Err(error) = peers.serve_with_incoming_shutdown(incoming, stopped(stop)).await {
+                    tracing::error!(%error, "the peers' server ended");
+                }
+            }
+        });
+        async move {
+            let _ = tokio::join!(clients, probes, peers);
+        }
+    }
+
+    /// Takes no new calls, hands leadership over, lets what is under way end.
+    async fn drain(&self) {
+        tracing::info!("stopping: no new calls, leadership handed over");
+        self.inner.draining.store(true, Ordering::Relaxed);
+        self.give_up_leadership().await;
+        let until = Instant::now() + DRAIN;
+        while self.inner.admission.pending() > 0 && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Stops Raft and makes the state durable, so that the next start has nothing to replay.
+    async fn close(&self) -> Result<(), Error> {
+        self.inner.raft.shutdown().await.map_err(|error| Error::Raft(error.to_string()))?;
+        self.inner.applier.stop().await.map_err(|error| Error::Fault(error.to_string()))?;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is a stop too.
+    let _ = stop.wait_for(|stop| *stop).await;
+}

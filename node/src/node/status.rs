@@ -1,0 +1,226 @@
+//! What operators see: of this node, and through it of the others.
+
+use std::time::{Duration, Instant};
+
+use openraft::async_runtime::WatchReceiver;
+use openraft::ServerState;
+
+use super::{Leader, Node};
+use crate::http::{Metrics, QueueLabels, Readiness, StoreLabels};
+use crate::ids::Digest;
+use crate::proto::{admin, peer};
+use crate::raft::clock::wall_clock_ms;
+use crate::service::ServiceError;
+
+/// Digests that a status carries: enough that two nodes under load find a common index.
+const DIGESTS_SAID: usize = 64;
+/// After this long, what a peer said is history.
+const FRESH: Duration = Duration::from_secs(5);
+
+/// What a peer last said.
+#[derive(Debug, Clone)]
+pub(super) struct PeerView {
+    pub(super) status: admin::NodeStatus,
+    pub(super) at: Instant,
+    /// Its wall clock minus this node's.
+    pub(super) clock_offset_ms: i64,
+}
+
+impl PeerView {
+    pub(super) fn is_fresh(&self) -> bool {
+        self.at.elapsed() < FRESH
+    }
+}
+
+impl Node {
+    /// The cluster, asked anew.
+    pub(super) async fn cluster_status(&self) -> admin::StatusResponse {
+        self.exchange_round().await;
+        let own = self.own_status();
+        let leader_last = own.last_index;
+        let mut nodes = vec![own];
+        nodes.extend(self.other_members().into_iter().map(|(id, member)| {
+            let view = self.inner.views.lock().get(&id).cloned();
+            let known = view.map(|view| admin::NodeStatus { reachable: view.at.elapsed() < Duration::from_secs(2), ..view.status });
+            admin::NodeStatus {
+                name: member.name,
+                id: id.0,
+                client_addr: member.client_addr,
+                peer_addr: member.peer_addr,
+                ..known.unwrap_or_default()
+            }
+        }));
+        let last = nodes.iter().filter(|node| node.role == "leader").map(|node| node.last_index).max();
+        for node in &mut nodes {
+            node.lag = last.unwrap_or(leader_last).saturating_sub(node.applied_index);
+        }
+        nodes.sort_by(|left, right| left.name.cmp(&right.name));
+        admin::StatusResponse {
+            cluster_id: self.inner.peers.cluster().map(|id| id.to_string()).unwrap_or_default(),
+            answered_by: self.inner.identity.member().name.clone(),
+            warnings: warnings(&nodes, self.inner.undecided.lock().as_deref()),
+            nodes,
+        }
+    }
+
+    /// This node alone.
+    pub(super) fn own_status(&self) -> admin::NodeStatus {
+        let metrics = self.inner.raft.metrics().borrow_watched().clone();
+        let member = self.inner.identity.member();
+        let progress = *self.inner.reader.view().progress();
+        admin::NodeStatus {
+            name: member.name.clone(),
+            id: self.inner.peers.own().0,
+            client_addr: member.client_addr.clone(),
+            peer_addr: member.peer_addr.clone(),
+            reachable: true,
+            role: self.role(&metrics.state).into(),
+            term: metrics.current_term,
+            leader_id: metrics.current_leader.map_or(0, |id| id.0),
+            last_index: metrics.last_log_index.unwrap_or(0),
+            committed_index: metrics.cluster_committed.map_or(0, |id| id.index()),
+            applied_index: self.published(),
+            digest: progress.digest.0.to_vec().into(),
+            digest_index: progress.index(),
+            modules: self.module_status(),
+            lag: 0,
+            version: env!("CARGO_PKG_VERSION").into(),
+            fenced: self.fenced().unwrap_or_default(),
+            time_ms: progress.time_ms,
+            recent: said(self.inner.reader.recent_digests(DIGESTS_SAID)),
+        }
+    }
+
+    fn role(&self, state: &ServerState) -> &'static str {
+        if self.fenced().is_some() {
+            return "fenced";
+        }
+        match state {
+            ServerState::Leader => "leader",
+            ServerState::Follower => "follower",
+            ServerState::Candidate => "candidate",
+            ServerState::Learner if self.inner.peers.cluster().is_none() => "starting",
+            ServerState::Learner => "learner",
+            _ => "stopped",
+        }
+    }
+
+    fn module_status(&self) -> Vec<admin::ModuleStatus> {
+        let file = self.file_hash().map(|hash| hash.0.to_vec().into()).unwrap_or_default();
+        let catalog = self.inner.reader.catalog();
+        let of = |active: &crate::service::Active| admin::ModuleStatus {
+            name: active.module.name().into(),
+            version: active.module.version().into(),
+            hash: active.module.hash().0.to_vec().into(),
+            generation: active.generation,
+            file_hash: bytes::Bytes::clone(&file),
+        };
+        catalog.modules.iter().map(of).collect()
+    }
+
+    pub(super) fn own_exchange(&self) -> peer::ExchangeResponse {
+        peer::ExchangeResponse { status: Some(self.own_status()), clock_ms: wall_clock_ms() }
+    }
+
+    pub(super) fn recent_digests(&self) -> Vec<admin::IndexDigest> {
+        said(self.inner.reader.recent_digests(usize::MAX))
+    }
+
+    /// Hashes the whole state, on a query thread: it reads everything.
+    pub(super) async fn hash_state(&self, min_index: u64) -> Result<admin::DeepCheckResponse, ServiceError> {
+        self.wait_published(min_index, Instant::now() + Duration::from_secs(10)).await?;
+        let reader = self.inner.reader.clone();
+        let hashed = self.inner.queries.run(None, move || {
+            let view = reader.view();
+            Ok((view.state_hash()?, *view.progress()))
+        });
+        let (hash, progress) = hashed.await?;
+        Ok(admin::DeepCheckResponse {
+            index: progress.index(),
+            hash: hash.hash.to_vec().into(),
+            digest: progress.digest.0.to_vec().into(),
+            keys: hash.keys,
+            bytes: hash.bytes,
+        })
+    }
+
+    /// Sets what is cheaper to look at when `/metrics` is asked than to follow.
+    pub(super) fn set_gauges(&self, metrics: &Metrics) {
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let status = self.own_status();
+        metrics.set_role(&status.role);
+        metrics.raft_term.set(gauge(status.term));
+        metrics.raft_last_index.set(gauge(status.last_index));
+        metrics.raft_committed_index.set(gauge(status.committed_index));
+        metrics.raft_applied_index.set(gauge(status.applied_index));
+        metrics.digest_index.set(gauge(status.digest_index));
+        let progress = *self.inner.reader.view().progress();
+        metrics.sessions.set(gauge(progress.session_rows));
+        metrics.session_bytes.set(gauge(progress.session_bytes));
+        let pending = i64::try_from(self.inner.admission.pending()).unwrap_or(i64::MAX);
+        metrics.pending.get_or_create(&QueueLabels { queue: "commands" }).set(pending);
+        metrics.storage_bytes.get_or_create(&StoreLabels { store: "log" }).set(gauge(self.inner.log.size().bytes));
+    }
+
+    /// Whether clients should be sent here, check by check.
+    pub(super) fn readiness(&self) -> Readiness {
+        let metrics = self.inner.raft.metrics().borrow_watched().clone();
+        let own = self.inner.peers.own();
+        let applied = self.published();
+        let behind = metrics.cluster_committed.map_or(0, |id| id.index()).saturating_sub(applied);
+        let undecided = self.inner.undecided.lock().clone();
+        let check = |fine: bool, otherwise: &str| if fine { Ok(()) } else { Err(otherwise.to_owned()) };
+        let checks = vec![
+            ("serving", self.serving().map_err(|error| error.to_string())),
+            ("not_fenced", self.fenced().map_or(Ok(()), Err)),
+            ("states_agree", undecided.map_or(Ok(()), Err)),
+            (
+                "voter",
+                check(
+                    metrics.membership_config.voter_ids().any(|id| id == own),
+                    "this node is not a voter of a cluster yet",
+                ),
+            ),
+            ("leader_known", check(!matches!(self.leader(), Leader::Unknown), "no leader is known")),
+            ("module_active", check(!self.inner.reader.catalog().modules.is_empty(), "no module is active yet")),
+            ("caught_up", check(behind < LAG_MAX, &format!("{behind} committed entries are not applied yet"))),
+        ];
+        Readiness { checks }
+    }
+}
+
+/// Committed entries that a ready node may still have to apply: about a second of full load.
+const LAG_MAX: u64 = 50_000;
+
+fn said(digests: Vec<(u64, Digest)>) -> Vec<admin::IndexDigest> {
+    digests
+        .into_iter()
+        .map(|(index, digest)| admin::IndexDigest { index, digest: digest.0.to_vec().into() })
+        .collect()
+}
+
+fn warnings(nodes: &[admin::NodeStatus], undecided: Option<&str>) -> Vec<String> {
+    let mut warnings: Vec<String> = undecided.map(str::to_owned).into_iter().collect();
+    for node in nodes {
+        if !node.fenced.is_empty() {
+            warnings.push(format!("{} has fenced itself: {}", node.name, node.fenced));
+        }
+        if !node.reachable {
+            warnings.push(format!("{} does not answer", node.name));
+        }
+        for module in &node.modules {
+            if !module.file_hash.is_empty() && module.file_hash != module.hash {
+                let (file, active) = (short(&module.file_hash), short(&module.hash));
+                warnings.push(format!(
+                    "{}'s file holds module {file}, the log says {}@{} {active}; the file is not obeyed",
+                    node.name, module.name, module.version
+                ));
+            }
+        }
+    }
+    warnings
+}
+
+fn short(hash: &[u8]) -> String {
+    crate::ids::hex(&hash[..hash.len().min(6)])
+}

@@ -1,0 +1,182 @@
+//! Connections to the other nodes.
+//!
+//! One HTTP/2 connection per peer and purpose, shared by everything that talks to it: openraft asks for a new client at every
+//! vote, and heartbeats must not queue behind a snapshot. A connection that breaks is made anew on next use, and the peer's name
+//! is then resolved again. Every request says which cluster it belongs to, who sends it and who is meant, because names
+//! and addresses get reused by other pods; the receiver refuses what is not for it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+
+use crate::ids::{ClusterId, NodeId};
+use crate::proto::peer::peer_client::PeerClient;
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// Log entries and votes.
+    Replication,
+    /// Heartbeats, and with them ReadIndex.
+    Heartbeat,
+    /// Snapshots.
+    Snapshot,
+    /// Clients' calls handed to the leader, and everything else.
+    Forward,
+}
+
+/// An append message carries up to 4 MiB of entries, or one entry of any size; a module is the largest.
+pub const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+const CLUSTER_KEY: &str = "balsa-cluster";
+const FROM_KEY: &str = "balsa-from";
+const TO_KEY: &str = "balsa-to";
+
+/// The other nodes, as this one reaches them. Clones share their connections.
+#[derive(Debug, Clone)]
+pub struct Peers(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    own: NodeId,
+    cluster: OnceLock<ClusterId>,
+    channels: Mutex<HashMap<(String, Purpose), Channel>>,
+}
+
+/// An address that cannot be one.
+#[derive(Debug, thiserror::Error)]
+#[error("{addr:?} is not an address a peer can be reached at (host:port): {source}")]
+pub struct BadAddress {
+    addr: String,
+    source: tonic::transport::Error,
+}
+
+impl Peers {
+    /// For the node `own`, which belongs to `cluster` if it joined one already.
+    pub fn new(own: NodeId, cluster: Option<ClusterId>) -> Self {
+        let known = OnceLock::new();
+        if let Some(id) = cluster {
+            known.set(id).expect("it was just made");
+        }
+        Self(Arc::new(Inner { own, cluster: known, channels: Mutex::default() }))
+    }
+
+    /// This node.
+    pub fn own(&self) -> NodeId {
+        self.0.own
+    }
+
+    /// The cluster this node belongs to, once it does.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.0.cluster.get().copied()
+    }
+
+    /// Notes the cluster this node now belongs to; for ever.
+    pub fn set_cluster(&self, id: ClusterId) {
+        assert_eq!(*self.0.cluster.get_or_init(|| id), id, "a node never changes its cluster");
+    }
+
+    /// A client for the node at `addr`.
+    pub fn client(&self, addr: &str, purpose: Purpose) -> Result<PeerClient<Channel>, BadAddress> {
+        let mut channels = self.0.channels.lock();
+        let channel = match channels.get(&(addr.to_owned(), purpose)) {
+            Some(channel) => channel.clone(),
+            None => {
+                let channel = connect_lazily(addr)?;
+                channels.insert((addr.to_owned(), purpose), channel.clone());
+                channel
+            }
+        };
+        Ok(PeerClient::new(channel)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX))
+    }
+
+    /// Gives up the connections to `addr`, so that the next use makes new ones and asks DNS again.
+    pub fn forget(&self, addr: &str) {
+        self.0.channels.lock().retain(|(known, _), _| known != addr);
+    }
+
+    /// `message` for the node `to`.
+    pub fn addressed<T>(&self, to: NodeId, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        let metadata = request.metadata_mut();
+        metadata.insert(FROM_KEY, ascii(self.0.own));
+        metadata.insert(TO_KEY, ascii(to));
+        if let Some(cluster) = self.cluster() {
+            metadata.insert(CLUSTER_KEY, ascii(cluster));
+        }
+        request
+    }
+
+    /// Who sent a request with this metadata, if it is from this cluster and for this node.
+    pub fn admit(&self, metadata: &MetadataMap) -> Result<NodeId, Box<Status>> {
+        let text = |key| metadata.get(key).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let refuse = |why: String| Err(Box::new(Status::failed_precondition(why)));
+        let Some(cluster) = self.cluster() else {
+            return refuse("this node belongs to no cluster yet".into());
+        };
+        if text(CLUSTER_KEY) != cluster.to_string() {
+            return refuse(format!("this node belongs to cluster {cluster}, not to {:?}", text(CLUSTER_KEY)));
+        }
+        if text(TO_KEY) != self.0.own.to_string() {
+            return refuse(format!("this is node {}, not {:?}", self.0.own, text(TO_KEY)));
+        }
+        match text(FROM_KEY).parse() {
+            Ok(from) => Ok(from),
+            Err(_) => refuse("the request does not say which node sent it".into()),
+        }
+    }
+}
+
+fn ascii(value: impl std::fmt::Display) -> MetadataValue<Ascii> {
+    value.to_string().parse().expect("hex digits are ASCII")
+}
+
+/// Connects on first use. A deleted pod's address swallows packets without a reset: hence a short connect timeout, and
+/// keep-alive pings also while idle.
+fn connect_lazily(addr: &str) -> Result<Channel, BadAddress> {
+    let endpoint = Endpoint::from_shared(format!("http://{addr}"))
+        .map_err(|source| BadAddress { addr: addr.to_owned(), source })?
+        .connect_timeout(Duration::from_millis(1500))
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(Duration::from_secs(3))
+        .keep_alive_timeout(Duration::from_secs(3))
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(8 * 1024 * 1024)
+        .initial_connection_window_size(16 * 1024 * 1024);
+    Ok(endpoint.connect_lazy())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(receiver: &Peers, request: &Request<()>) -> String {
+        receiver.admit(request.metadata()).unwrap_err().message().to_owned()
+    }
+
+    #[test]
+    fn a_request_reaches_only_whom_it_is_for() {
+        let cluster = ClusterId([7; 16]);
+        let (alice, bob) = (Peers::new(NodeId(1), Some(cluster)), Peers::new(NodeId(2), Some(cluster)));
+        let request = alice.addressed(NodeId(2), ());
+        assert_eq!(bob.admit(request.metadata()).unwrap(), NodeId(1));
+        let stale = alice.addressed(NodeId(9), ());
+        assert_eq!(refusal(&bob, &stale), r#"this is node 0000000000000002, not "0000000000000009""#);
+    }
+
+    #[test]
+    fn another_cluster_is_refused() {
+        let (alice, bob) = (Peers::new(NodeId(1), Some(ClusterId([7; 16]))), Peers::new(NodeId(2), None));
+        let request = alice.addressed(NodeId(2), ());
+        assert_eq!(refusal(&bob, &request), "this node belongs to no cluster yet");
+        bob.set_cluster(ClusterId([8; 16]));
+        assert!(refusal(&bob, &request).starts_with("this node belongs to cluster 0808"));
+    }
+}

@@ -1,0 +1,362 @@
+//! One call on one fresh instance.
+
+use std::any::Any;
+use std::fmt;
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use bytes::Bytes;
+use wasmtime::{Extern, Instance, Memory, ModuleExport, ResourceLimiter, Store};
+
+use super::check::Rejection;
+use super::engine::TABLE_ELEMENTS_MAX;
+use super::host::log::Logs;
+use super::host::random::Random;
+use super::module::{Method, MethodKind, Module};
+use super::outcome::{self, Circumstances, HostFault, Stop, Stopped};
+use super::stack;
+use crate::command::{GuestStatus, Outcome};
+
+/// Fuel of the run that finds out whether a module starts: far more than constructors need.
+const START_UP_FUEL: u64 = 10_000_000;
+/// Bytes of a trap's text: it travels in a header.
+const DETAIL_BYTES_MAX: usize = 4 * 1024;
+/// gRPC's code for a deadline that has passed.
+const DEADLINE_EXCEEDED: u32 = 4;
+
+/// A module's state, as one call sees it: an overlay of its writes over what was there before.
+///
+/// Keys are the module's own; the owner of the state prefixes them. An error is a host fault: a guest can't cause one.
+pub trait State: Any + Send {
+    /// The value at `key`.
+    fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, HostFault>;
+    /// Sets the value at `key`.
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), HostFault>;
+    /// Removes `key`; whether it was there.
+    fn delete(&mut self, key: &[u8]) -> Result<bool, HostFault>;
+    /// Visits what is in `range`, in its order, until `visit` breaks. The call's own writes are seen.
+    fn scan(
+        &mut self,
+        range: &ScanRange,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), HostFault>;
+}
+
+/// Keys from `start`, up to `end` and without it. The host never asks for a range whose start is not before its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScanRange {
+    /// The first key that may be in it.
+    pub start: Vec<u8>,
+    /// The first key after it; `None`: to the last key there is.
+    pub end: Option<Vec<u8>>,
+    /// Descending.
+    pub reverse: bool,
+}
+
+/// What a call knows of the world beside its input and its state; the same on every replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Context {
+    /// Log index of the entry, or that a query reads at.
+    pub index: u64,
+    /// Log time, milliseconds since 1970.
+    pub time_ms: u64,
+    /// Seeds everything random. Not secret.
+    pub random: [u8; 32],
+}
+
+/// What to run.
+#[derive(Debug)]
+pub struct Call<'a> {
+    /// One of the module's own methods. Its kind decides whether writes are allowed and whose slots are used.
+    pub method: &'a Method,
+    /// The encoded request message.
+    pub input: Bytes,
+    /// See there.
+    pub context: Context,
+    /// Fuel for all of it: instantiation, constructors, the call, and what the host does for it.
+    pub fuel: u64,
+    /// Linear memory it may grow to, bytes.
+    pub memory_bytes: u64,
+    /// When nobody waits any more. For queries only; ignored for a command, whose outcome may not depend on a clock.
+    pub deadline: Option<Instant>,
+}
+
+/// How a call went.
+pub struct Finished {
+    /// The outcome; never [`Outcome::Refused`]. A query whose deadline passed ends in a status with DEADLINE_EXCEEDED.
+    pub outcome: Outcome,
+    /// Fuel it used. After a trap in the guest's own code, what it used up to the call, return or loop before that.
+    pub fuel_used: u64,
+    /// What the author wants to know about a trap. This node's: never replicated.
+    pub trap_detail: Option<String>,
+    /// What it logged. This node's too.
+    pub logs: Vec<LogLine>,
+    /// The state it was given. After anything but [`Outcome::Ok`] its writes are to be thrown away.
+    pub state: Box<dyn State>,
+}
+
+/// A line that a guest logged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// 1 error, 2 warn, 3 info, 4 debug, 5 trace.
+    pub level: u32,
+    /// At most 4 KiB.
+    pub text: String,
+}
+
+impl fmt::Debug for Finished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Finished")
+            .field("outcome", &self.outcome)
+            .field("fuel_used", &self.fuel_used)
+            .field("trap_detail", &self.trap_detail)
+            .field("logs", &self.logs)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What host functions work on: wasmtime hands it to them.
+pub(super) struct CallState {
+    pub(super) state: Box<dyn State>,
+    pub(super) input: Bytes,
+    pub(super) context: Context,
+    pub(super) writable: bool,
+    /// `balsa_call` has begun. Before, in constructors, there is no input, no state and no output.
+    pub(super) begun: bool,
+    pub(super) deadline: Option<Instant>,
+    pub(super) instance: Option<Instance>,
+    pub(super) memory: Option<Memory>,
+    pub(super) output: Option<Bytes>,
+    /// The last result of `get` or `scan` that did not fit the guest's buffer.
+    pub(super) unread: Vec<u8>,
+    pub(super) random: Random,
+    pub(super) logs: Logs,
+    pub(super) panic: Option<String>,
+    pub(super) growth: Growth,
+}
+
+impl CallState {
+    fn new(call: Call<'_>, state: Box<dyn State>) -> Self {
+        let query = call.method.kind == MethodKind::Query;
+        Self {
+            state,
+            input: call.input,
+            context: call.context,
+            writable: !query,
+            begun: false,
+            deadline: call.deadline.filter(|_| query),
+            instance: None,
+            memory: None,
+            output: None,
+            unread: Vec::new(),
+            random: Random::new(call.context.random),
+            logs: Logs::default(),
+            panic: None,
+            growth: Growth { memory_bytes: usize::try_from(call.memory_bytes).unwrap_or(usize::MAX), denied: false },
+        }
+    }
+}
+
+/// How far memory and tables may grow.
+///
+/// Beyond the limit the guest gets -1, the same everywhere. Within it the host must deliver: when it can't, this node is at
+/// fault and the guest never learns of it.
+pub(super) struct Growth {
+    memory_bytes: usize,
+    denied: bool,
+}
+
+impl Growth {
+    fn allow(&mut self, allowed: bool) -> wasmtime::Result<bool> {
+        self.denied |= !allowed;
+        Ok(allowed)
+    }
+
+    fn failed(error: &wasmtime::Error) -> wasmtime::Result<()> {
+        Err(wasmtime::Error::new(Stop::Fault(HostFault(format!("memory for a module cannot be had: {error:#}")))))
+    }
+}
+
+impl ResourceLimiter for Growth {
+    fn memory_growing(&mut self, _current: usize, desired: usize, declared: Option<usize>) -> wasmtime::Result<bool> {
+        self.allow(desired <= self.memory_bytes && declared.is_none_or(|declared| desired <= declared))
+    }
+
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        Self::failed(&error)
+    }
+
+    fn table_growing(&mut self, _current: usize, desired: usize, declared: Option<usize>) -> wasmtime::Result<bool> {
+        self.allow(desired <= TABLE_ELEMENTS_MAX && declared.is_none_or(|declared| desired <= declared))
+    }
+
+    fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        Self::failed(&error)
+    }
+}
+
+impl Module {
+    /// Runs one method on a fresh instance.
+    pub fn call(&self, call: Call<'_>, state: Box<dyn State>) -> Result<Finished, HostFault> {
+        if call.memory_bytes > self.engine.shared.memory_bytes_max {
+            let (asked, reserved) = (call.memory_bytes, self.engine.shared.memory_bytes_max);
+            return Err(HostFault(format!("a call may use {asked} bytes of memory, but slots have only {reserved}")));
+        }
+        let slots = match call.method.kind {
+            MethodKind::Command => &self.engine.shared.commands,
+            MethodKind::Query => &self.engine.shared.queries,
+        };
+        let (fuel, method, input_len) = (call.fuel, call.method.index, call.input.len());
+        let call = CallState::new(call, state);
+        let Some(_slot) = slots.take(call.deadline) else {
+            return Ok(Finished::late(call, 0));
+        };
+        let mut store = self.store(call, fuel)?;
+        let result = self.run(&mut store, method, input_len);
+        self.finish(store, fuel, result)
+    }
+
+    /// Makes an instance and runs what runs before a call, to find out at load whether that works.
+    pub(super) fn start_up(&self) -> Result<(), Rejection> {
+        let method = Method { path: String::new(), kind: MethodKind::Query, index: 0 };
+        let context = Context { index: 0, time_ms: 0, random: [0; 32] };
+        let memory_bytes = self.engine.shared.memory_bytes_max;
+        let call =
+            Call { method: &method, input: Bytes::new(), context, fuel: START_UP_FUEL, memory_bytes, deadline: None };
+        let _slot = self.engine.shared.start_ups.take(None);
+        let mut store = self.store(CallState::new(call, Box::new(Empty)), START_UP_FUEL)?;
+        match self.start(&mut store) {
+            Ok(_) => Ok(()),
+            Err(error) => match self.stopped(&mut store, &error).stop {
+                Stop::Fault(fault) => Err(fault.into()),
+                stop => Err(Rejection::Start { why: stop.to_string() }),
+            },
+        }
+    }
+
+    fn store(&self, call: CallState, fuel: u64) -> Result<Store<CallState>, HostFault> {
+        let mut store = Store::try_new(&self.engine.shared.wasmtime, call)
+            .map_err(|error| HostFault(format!("wasm: {error:#}")))?;
+        store.limiter(|call| &mut call.growth);
+        store.set_fuel(fuel).expect("the engine counts fuel");
+        Ok(store)
+    }
+
+    /// Everything before the call itself. A start section, if any, runs inside `instantiate`.
+    fn start(&self, store: &mut Store<CallState>) -> wasmtime::Result<Instance> {
+        let instance = self.compiled.instance.instantiate(&mut *store)?;
+        let Some(Extern::Memory(memory)) = instance.get_module_export(&mut *store, &self.compiled.exports.memory)
+        else {
+            unreachable!("checked: `memory` is a memory")
+        };
+        store.data_mut().memory = Some(memory);
+        store.data_mut().instance = Some(instance);
+        if let Some(initialize) = &self.compiled.exports.initialize {
+            function(store, &instance, initialize).typed::<(), ()>(&*store)?.call(&mut *store, ())?;
+        }
+        Ok(instance)
+    }
+
+    fn run(&self, store: &mut Store<CallState>, method: u32, input_len: usize) -> wasmtime::Result<u32> {
+        let instance = self.start(store)?;
+        store.data_mut().begun = true;
+        let entry = function(store, &instance, &self.compiled.exports.call).typed::<(u32, u32), u32>(&*store)?;
+        let input_len = u32::try_from(input_len).expect("requests are bounded far below 4 GiB");
+        entry.call(store, (method, input_len))
+    }
+
+    fn finish(
+        &self,
+        mut store: Store<CallState>,
+        fuel: u64,
+        result: wasmtime::Result<u32>,
+    ) -> Result<Finished, HostFault> {
+        let fuel_used = fuel - store.get_fuel().expect("the engine counts fuel");
+        let ended = match result {
+            Ok(code) => outcome::returned(code, store.data_mut().output.take())
+                .map_err(|stop| Stopped { stop, backtrace: String::new() }),
+            Err(error) => Err(self.stopped(&mut store, &error)),
+        };
+        let call = store.into_data();
+        match ended {
+            Ok(outcome) => Ok(Finished::new(call, outcome, fuel_used, None)),
+            Err(Stopped { stop: Stop::Fault(fault), .. }) => Err(fault),
+            Err(Stopped { stop: Stop::Deadline, .. }) => Ok(Finished::late(call, fuel_used)),
+            Err(Stopped { stop: Stop::Trap { class, detail }, backtrace }) => {
+                let detail = describe(call.panic.as_deref(), &detail, &backtrace);
+                Ok(Finished::new(call, Outcome::Trap(class), fuel_used, Some(detail)))
+            }
+        }
+    }
+
+    fn stopped(&self, store: &mut Store<CallState>, error: &wasmtime::Error) -> Stopped {
+        let growth_denied = store.data().growth.denied;
+        outcome::stopped(error, Circumstances { growth_denied, stack_spent: self.stack_spent(store) })
+    }
+
+    /// Whether the counter of `stack.rs` ran out. A start section has no
+    /// instance to ask yet; what overflows there is `Unreachable`, everywhere.
+    fn stack_spent(&self, store: &mut Store<CallState>) -> bool {
+        let Some(instance) = store.data().instance else { return false };
+        match instance.get_module_export(&mut *store, &self.compiled.exports.stack) {
+            Some(Extern::Global(left)) => left.get(&mut *store).i32() == Some(stack::SPENT),
+            _ => unreachable!("added by `stack`: a global"),
+        }
+    }
+}
+
+fn function(store: &mut Store<CallState>, instance: &Instance, export: &ModuleExport) -> wasmtime::Func {
+    match instance.get_module_export(store, export) {
+        Some(Extern::Func(function)) => function,
+        _ => unreachable!("checked: it is a function"),
+    }
+}
+
+impl Finished {
+    fn new(call: CallState, outcome: Outcome, fuel_used: u64, trap_detail: Option<String>) -> Self {
+        Self { outcome, fuel_used, trap_detail, logs: call.logs.into_lines(), state: call.state }
+    }
+
+    fn late(call: CallState, fuel_used: u64) -> Self {
+        let message = Stop::Deadline.to_string();
+        let status = GuestStatus { code: DEADLINE_EXCEEDED, message, details: Bytes::new() };
+        Self::new(call, Outcome::Status(status), fuel_used, None)
+    }
+}
+
+/// A trap's text: what the guest said, what the host saw, and where.
+fn describe(panic: Option<&str>, detail: &str, backtrace: &str) -> String {
+    let mut text = panic.map(|panic| format!("{panic}\n")).unwrap_or_default();
+    text.push_str(detail);
+    if !backtrace.is_empty() {
+        text.push('\n');
+        text.push_str(backtrace.trim_end());
+    }
+    text.truncate(text.floor_char_boundary(DETAIL_BYTES_MAX));
+    text
+}
+
+/// No state: what a start-up run sees. Host functions refuse it access to any before they get here.
+struct Empty;
+
+impl State for Empty {
+    fn get(&mut self, _key: &[u8]) -> Result<Option<Vec<u8>>, HostFault> {
+        Ok(None)
+    }
+
+    fn put(&mut self, _key: &[u8], _value: &[u8]) -> Result<(), HostFault> {
+        Ok(())
+    }
+
+    fn delete(&mut self, _key: &[u8]) -> Result<bool, HostFault> {
+        Ok(false)
+    }
+
+    fn scan(
+        &mut self,
+        _range: &ScanRange,
+        _visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), HostFault> {
+        Ok(())
+    }
+}

@@ -1,0 +1,156 @@
+//! A module that can be called.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use prost_reflect::DescriptorPool;
+use wasmtime::{InstancePre, ModuleExport};
+
+use super::call::CallState;
+use super::check::{self, Rejection};
+use super::engine::Engine;
+use super::metadata::Metadata;
+use super::stack;
+use crate::ids::ModuleHash;
+
+/// A checked, instrumented and compiled module. Cheap to clone.
+#[derive(Clone)]
+pub struct Module {
+    pub(super) engine: Engine,
+    pub(super) compiled: Arc<Compiled>,
+}
+
+/// How a method runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MethodKind {
+    /// Through the log, on every replica, and may write.
+    Command,
+    /// On one replica, against a snapshot, and may not.
+    Query,
+}
+
+/// A method that a module serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Method {
+    /// Full gRPC path: `/package.Service/Method`.
+    pub path: String,
+    /// Command or query.
+    pub kind: MethodKind,
+    /// Position in the module's method table: what `balsa_call` gets.
+    pub index: u32,
+}
+
+/// What loading makes of a module's bytes.
+pub(super) struct Compiled {
+    pub(super) hash: ModuleHash,
+    pub(super) metadata: Metadata,
+    pub(super) methods: Vec<Method>,
+    pub(super) paths: BTreeMap<String, usize>,
+    pub(super) descriptors: DescriptorPool,
+    pub(super) instance: InstancePre<CallState>,
+    pub(super) exports: Exports,
+}
+
+/// Exports, found once so that a call need not look names up.
+pub(super) struct Exports {
+    pub(super) memory: ModuleExport,
+    pub(super) call: ModuleExport,
+    pub(super) initialize: Option<ModuleExport>,
+    pub(super) stack: ModuleExport,
+}
+
+impl Module {
+    /// Checks `wasm`, compiles it, and starts it once on an empty state.
+    ///
+    /// Takes some tens of milliseconds for each 100 KB of code; the same bytes again, on the same engine, take none.
+    pub fn load(engine: &Engine, wasm: &[u8]) -> Result<Self, Rejection> {
+        check::size(wasm)?;
+        let hash = ModuleHash::of(wasm);
+        if let Some(compiled) = engine.compiled(hash) {
+            return Ok(Self { engine: engine.clone(), compiled });
+        }
+        let module = Self { engine: engine.clone(), compiled: Arc::new(Compiled::new(engine, hash, wasm)?) };
+        module.start_up()?;
+        engine.keep(module.compiled.clone());
+        Ok(module)
+    }
+
+    /// The hash of the bytes it was loaded from: as the author built them, before any instrumentation.
+    pub fn hash(&self) -> ModuleHash {
+        self.compiled.hash
+    }
+
+    /// Its name, as it gives it.
+    pub fn name(&self) -> &str {
+        &self.compiled.metadata.name
+    }
+
+    /// Its version, as it gives it.
+    pub fn version(&self) -> &str {
+        &self.compiled.metadata.version
+    }
+
+    /// What built it, for people; may be empty.
+    pub fn sdk(&self) -> &str {
+        &self.compiled.metadata.sdk
+    }
+
+    /// What it serves, in the order of its method table.
+    pub fn methods(&self) -> &[Method] {
+        &self.compiled.methods
+    }
+
+    /// The method at a full gRPC path.
+    pub fn method(&self, path: &str) -> Option<&Method> {
+        self.compiled.paths.get(path).map(|at| &self.compiled.methods[*at])
+    }
+
+    /// Its protobuf types and services.
+    pub fn descriptors(&self) -> &DescriptorPool {
+        &self.compiled.descriptors
+    }
+
+    /// The same, as the encoded `google.protobuf.FileDescriptorSet` that it carries.
+    pub fn file_descriptor_set(&self) -> &[u8] {
+        &self.compiled.metadata.file_descriptor_set
+    }
+}
+
+impl Compiled {
+    fn new(engine: &Engine, hash: ModuleHash, wasm: &[u8]) -> Result<Self, Rejection> {
+        let checked = check::check(wasm, engine.shared.memory_bytes_max)?;
+        let instrumented = stack::instrument(wasm, &checked.frames).map_err(Rejection::instrument)?;
+        let module =
+            wasmtime::Module::from_binary(&engine.shared.wasmtime, &instrumented).map_err(Rejection::compile)?;
+        let instance = engine.shared.linker.instantiate_pre(&module).map_err(Rejection::compile)?;
+        let paths = checked.methods.iter().enumerate().map(|(at, method)| (method.path.clone(), at)).collect();
+        Ok(Self {
+            hash,
+            metadata: checked.metadata,
+            methods: checked.methods,
+            paths,
+            descriptors: checked.descriptors,
+            exports: Exports::of(&module),
+            instance,
+        })
+    }
+}
+
+impl Exports {
+    fn of(module: &wasmtime::Module) -> Self {
+        let export = |name| module.get_export_index(name).expect("checked, or added by `stack`");
+        Self {
+            memory: export("memory"),
+            call: export("balsa_call"),
+            initialize: module.get_export_index("_initialize"),
+            stack: export(stack::EXPORT),
+        }
+    }
+}
+
+impl fmt::Debug for Module {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Module({} {} {})", self.name(), self.version(), self.hash().short())
+    }
+}

@@ -1,0 +1,130 @@
+//! How a call ends: from what wasmtime and the host functions report to the three ways of `mod.rs`.
+
+use bytes::Bytes;
+use prost::Message;
+use wasmtime::Trap;
+
+use crate::command::{GuestStatus, Outcome, TrapClass};
+use crate::limits::STATUS_BYTES_MAX;
+
+/// This node cannot go on: its disk, its memory or its stack failed, and nothing about the command is to blame.
+///
+/// It is not an answer. A node that meets one while it applies the log stops, since going on would let its state differ from
+/// that of its peers. The text is for the operator.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct HostFault(pub String);
+
+/// Why a host function does not return to the guest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Stop {
+    /// The guest did what it must not; `detail` says what, for its author.
+    #[error("{detail}")]
+    Trap { class: TrapClass, detail: String },
+    /// The host failed.
+    #[error(transparent)]
+    Fault(#[from] HostFault),
+    /// Nobody waits for this query any more.
+    #[error("the deadline of the query has passed")]
+    Deadline,
+}
+
+impl Stop {
+    /// A trap of `class`. The text is made on this path only, which ends the call.
+    pub(super) fn trap(class: TrapClass, detail: impl Into<String>) -> Self {
+        Self::Trap { class, detail: detail.into() }
+    }
+}
+
+/// How a call ended that did not return.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Stopped {
+    /// Why.
+    pub(super) stop: Stop,
+    /// The wasm frames that led to it; empty when there were none.
+    pub(super) backtrace: String,
+}
+
+/// What the host saw of a call that stopped, beside the error itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Circumstances {
+    /// A growth of memory or of a table was denied.
+    pub(super) growth_denied: bool,
+    /// The counter of `stack.rs` ran out.
+    pub(super) stack_spent: bool,
+}
+
+/// Classifies an error that came out of wasmtime.
+pub(super) fn stopped(error: &wasmtime::Error, circumstances: Circumstances) -> Stopped {
+    let backtrace = error.downcast_ref::<wasmtime::WasmBacktrace>().map(|trace| trace.to_string()).unwrap_or_default();
+    let stop = if let Some(stop) = error.downcast_ref::<Stop>() {
+        stop.clone()
+    } else if let Some(trap) = error.downcast_ref::<Trap>() {
+        from_trap(*trap, circumstances)
+    } else if circumstances.growth_denied {
+        // Not a trap: the instance could not be made, as its first memory or table is above the limit.
+        Stop::trap(TrapClass::OutOfMemory, "the module needs more memory to start than a call may use")
+    } else {
+        Stop::Fault(HostFault(format!("wasm: {error:#}")))
+    };
+    Stopped { stop, backtrace }
+}
+
+fn from_trap(trap: Trap, circumstances: Circumstances) -> Stop {
+    use TrapClass::{Arithmetic, BadCall, OutOfBounds, OutOfFuel, OutOfMemory, StackOverflow, Unreachable};
+    let class = match trap {
+        // The pass of `stack.rs` stops with `unreachable`, and so does an allocator that got no memory.
+        Trap::UnreachableCodeReached if circumstances.stack_spent => StackOverflow,
+        Trap::UnreachableCodeReached if circumstances.growth_denied => OutOfMemory,
+        Trap::UnreachableCodeReached => Unreachable,
+        Trap::OutOfFuel => OutOfFuel,
+        Trap::MemoryOutOfBounds | Trap::HeapMisaligned | Trap::TableOutOfBounds => OutOfBounds,
+        Trap::IndirectCallToNull | Trap::BadSignature | Trap::NullReference => BadCall,
+        Trap::IntegerOverflow | Trap::IntegerDivisionByZero | Trap::BadConversionToInteger => Arithmetic,
+        // The native stack is not part of the machine that all nodes agree on: see `stack.rs`. Whatever else wasmtime may
+        // report belongs to features that are switched off.
+        other => return Stop::Fault(HostFault(format!("wasm: {other}"))),
+    };
+    Stop::trap(class, trap.to_string())
+}
+
+/// `google.rpc.Status`, as far as the host looks into it. Details stay in the encoded form that the guest gave.
+#[derive(Clone, PartialEq, Message)]
+struct RpcStatus {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<prost_types::Any>,
+}
+
+/// What a call that returned `code` and gave `output` amounts to.
+pub(super) fn returned(code: u32, output: Option<Bytes>) -> Result<Outcome, Stop> {
+    match (code, output) {
+        (0, Some(output)) => Ok(Outcome::Ok(output)),
+        (0, None) => Err(bad_result("balsa_call returned 0 (success) without an output; call output() once")),
+        (1..=16, output) => status(code, output.unwrap_or_default()).map(Outcome::Status),
+        (other, _) => {
+            Err(bad_result(format!("balsa_call returned {other}, which is neither 0 nor a gRPC code (1..=16)")))
+        }
+    }
+}
+
+fn status(code: u32, details: Bytes) -> Result<GuestStatus, Stop> {
+    if details.len() > STATUS_BYTES_MAX {
+        let bytes = details.len();
+        return Err(bad_result(format!("a status of {bytes} bytes; at most {STATUS_BYTES_MAX} fit gRPC's headers")));
+    }
+    let status = RpcStatus::decode(details.clone())
+        .map_err(|error| bad_result(format!("the output beside code {code} is not a google.rpc.Status: {error}")))?;
+    if !details.is_empty() && u32::try_from(status.code) != Ok(code) {
+        let inner = status.code;
+        return Err(bad_result(format!("balsa_call returned code {code}, but its google.rpc.Status has code {inner}")));
+    }
+    Ok(GuestStatus { code, message: status.message, details })
+}
+
+fn bad_result(detail: impl Into<String>) -> Stop {
+    Stop::trap(TrapClass::BadResult, detail)
+}
