@@ -3,7 +3,7 @@
 //! A put costs one read and one write of the state. The read fetches no more than the row's header unless the request asks
 //! about the value.
 
-use balsa_sdk::{Context, Status, View};
+use balsa_sdk::{Bytes, Context, Status, View};
 
 use crate::put_request::Condition;
 use crate::row::Header;
@@ -13,12 +13,12 @@ use crate::{key, limits, row};
 /// What a put finds: the header, and the value if it was needed.
 struct Found {
     header: Header,
-    value: Option<Vec<u8>>,
+    value: Option<Bytes>,
 }
 
 pub(crate) fn put(ctx: &mut Context, request: PutRequest) -> Result<PutResponse, Status> {
     limits::check_value(&request.value)?;
-    let key = key::stored(request.key)?;
+    let key = key::stored(&request.key)?;
     let needs_value = request.prev_kv || matches!(request.condition, Some(Condition::IfValue(_)));
     let found = if needs_value { find(ctx, &key)? } else { find_header(ctx, &key)? };
 
@@ -34,7 +34,7 @@ pub(crate) fn put(ctx: &mut Context, request: PutRequest) -> Result<PutResponse,
         version: header.version,
         create_index: header.create_index,
         mod_index: header.mod_index,
-        prev_kv: old.map(|value| row::key_value(key::client(&key), found.header, value)),
+        prev_kv: old.map(|value| row::key_value(request.key, found.header, value)),
     })
 }
 
@@ -59,14 +59,14 @@ fn holds(condition: &Condition, found: &Found) -> bool {
 }
 
 pub(crate) fn get(ctx: &View, request: GetRequest) -> Result<GetResponse, Status> {
-    let key = key::stored(request.key)?;
+    let key = key::stored(&request.key)?;
     let found = row::get(ctx, &key)?;
-    Ok(GetResponse { kv: found.map(|(header, value)| row::key_value(key::client(&key), header, value)) })
+    Ok(GetResponse { kv: found.map(|(header, value)| row::key_value(request.key, header, value)) })
 }
 
 pub(crate) fn delete(ctx: &mut Context, request: DeleteRequest) -> Result<DeleteResponse, Status> {
-    let key = key::stored(request.key)?;
+    let key = key::stored(&request.key)?;
     let found = if request.prev_kv { row::get(ctx, &key)? } else { None };
-    let prev_kv = found.map(|(header, value)| row::key_value(key::client(&key), header, value));
+    let prev_kv = found.map(|(header, value)| row::key_value(request.key, header, value));
     Ok(DeleteResponse { deleted: ctx.delete(&key), prev_kv })
 }

@@ -11,15 +11,14 @@ use crate::limits::KEY_BYTES_MAX;
 const CLIENT: u8 = b'k';
 
 /// The state key for a client's key; refuses one that is empty or too long.
-pub(crate) fn stored(mut key: Vec<u8>) -> Result<Vec<u8>, Status> {
+pub(crate) fn stored(key: &[u8]) -> Result<Vec<u8>, Status> {
     if key.is_empty() {
         return Err(Status::invalid_argument("key is empty"));
     }
     if key.len() > KEY_BYTES_MAX {
         return Err(Status::invalid_argument("key is longer than 64 KiB"));
     }
-    key.insert(0, CLIENT);
-    Ok(key)
+    Ok(bound(key))
 }
 
 /// The state key for a bound of a range, which may be anything.

@@ -4,7 +4,7 @@
 //! byte that says in which direction. To clients it is opaque.
 
 use balsa_sdk::prost::Message;
-use balsa_sdk::{Context, Page, Range, Status, View};
+use balsa_sdk::{Bytes, Context, Page, Range, Status, View};
 
 use crate::limits::{COUNT_ITEMS_MAX, DELETE_ITEMS_MAX, LIST_ITEMS_MAX};
 use crate::{CountRequest, CountResponse, DeleteRangeRequest, DeleteRangeResponse, KeyValue, ListRequest, ListResponse};
@@ -38,7 +38,7 @@ pub(crate) fn list(ctx: &View, request: ListRequest, bytes_max: usize) -> Result
     let next_page_token = match kvs.last() {
         Some(last) if !complete => token(direction, &last.key),
         None if !complete => return Err(limits::response_too_large()),
-        _ => Vec::new(),
+        _ => Bytes::new(),
     };
     Ok(ListResponse { kvs, next_page_token })
 }
@@ -56,7 +56,7 @@ fn fill(
     for page in ctx.pages(range.limit(limit)) {
         complete = !page.has_more();
         for (stored, row) in &page {
-            let kv = item(stored, row, keys_only)?;
+            let kv = item(&page, stored, row, keys_only)?;
             let Some(rest) = bytes_max.checked_sub(framed_len(&kv)) else { return Ok(false) };
             bytes_max = rest;
             kvs.push(kv);
@@ -65,13 +65,13 @@ fn fill(
     Ok(complete)
 }
 
-fn item(stored: &[u8], row: &[u8], keys_only: bool) -> Result<KeyValue, Status> {
-    let key = key::client(stored);
+fn item(page: &Page, stored: &[u8], row: &[u8], keys_only: bool) -> Result<KeyValue, Status> {
+    let key = page.slice(key::client(stored));
     if keys_only {
-        return Ok(KeyValue { key: key.to_vec(), ..KeyValue::default() });
+        return Ok(KeyValue { key, ..KeyValue::default() });
     }
     let (header, value) = row::decode(row)?;
-    Ok(row::key_value(key, header, value.to_vec()))
+    Ok(row::key_value(key, header, page.slice(value)))
 }
 
 /// Bytes of a message within another: itself, its tag, and its length of at most five bytes.
@@ -85,7 +85,7 @@ pub(crate) fn count(ctx: &View, request: CountRequest) -> Result<CountResponse, 
     let mut response = CountResponse::default();
     for page in ctx.pages(range.limit(COUNT_ITEMS_MAX)) {
         response.count += page.len() as u64;
-        response.next_page_token = if page.has_more() { page_token(&page) } else { Vec::new() };
+        response.next_page_token = if page.has_more() { page_token(&page) } else { Bytes::new() };
     }
     Ok(response)
 }
@@ -123,12 +123,12 @@ fn bounds(prefix: &[u8], start: &[u8], end: &[u8]) -> Range {
     if end.is_empty() { range } else { range.ending_before(&key::bound(end)) }
 }
 
-fn page_token(page: &Page) -> Vec<u8> {
-    page.last_key().map_or_else(Vec::new, |stored| token(FORWARD, key::client(stored)))
+fn page_token(page: &Page) -> Bytes {
+    page.last_key().map_or_else(Bytes::new, |stored| token(FORWARD, key::client(stored)))
 }
 
-fn token(direction: u8, key: &[u8]) -> Vec<u8> {
-    [&[direction], key].concat()
+fn token(direction: u8, key: &[u8]) -> Bytes {
+    [&[direction], key].concat().into()
 }
 
 /// The rest of `range` behind the page that ended with `token`.

@@ -5,7 +5,7 @@
 //! take another first byte, and rows can change to it as they are put.
 
 use balsa_sdk::prost::encoding::{decode_varint, encode_varint};
-use balsa_sdk::{Context, Status, View};
+use balsa_sdk::{Bytes, Context, Status, View};
 
 use crate::KeyValue;
 
@@ -62,13 +62,10 @@ pub(crate) fn header(ctx: &View, key: &[u8]) -> Result<Header, Status> {
 }
 
 /// Reads header and value under a state key.
-pub(crate) fn get(ctx: &View, key: &[u8]) -> Result<Option<(Header, Vec<u8>)>, Status> {
-    let Some(mut row) = ctx.get(key) else { return Ok(None) };
+pub(crate) fn get(ctx: &View, key: &[u8]) -> Result<Option<(Header, Bytes)>, Status> {
+    let Some(row) = ctx.get(key) else { return Ok(None) };
     let (header, value) = decode(&row)?;
-    let header_bytes = row.len() - value.len();
-    // In place: the value may be long.
-    row.drain(..header_bytes);
-    Ok(Some((header, row)))
+    Ok(Some((header, row.slice_ref(value))))
 }
 
 /// Stores a row under a state key.
@@ -87,9 +84,9 @@ pub(crate) fn decode(row: &[u8]) -> Result<(Header, &[u8]), Status> {
 }
 
 /// A row as clients see it.
-pub(crate) fn key_value(key: &[u8], header: Header, value: Vec<u8>) -> KeyValue {
+pub(crate) fn key_value(key: Bytes, header: Header, value: Bytes) -> KeyValue {
     let Header { version, create_index, mod_index } = header;
-    KeyValue { key: key.to_vec(), value, version, create_index, mod_index }
+    KeyValue { key, value, version, create_index, mod_index }
 }
 
 /// Only this module writes rows, so this is a newer version's, or a mistake.

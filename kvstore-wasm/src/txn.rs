@@ -44,7 +44,7 @@ fn all_hold(ctx: &View, compares: &[Compare]) -> Result<bool, Status> {
 }
 
 fn holds(ctx: &View, compare: &Compare) -> Result<bool, Status> {
-    let key = key::stored(compare.key.clone())?;
+    let key = key::stored(&compare.key)?;
     let target = compare.target.as_ref().ok_or_else(|| Status::invalid_argument("a comparison has no target"))?;
     let operator = Operator::try_from(compare.operator);
     let operator = operator.map_err(|_| Status::invalid_argument("a comparison has an unknown operator"))?;

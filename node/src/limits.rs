@@ -28,6 +28,9 @@ pub const SMALL_REPLY_BYTES: usize = 4 * 1024;
 /// A module's uncompressed wasm, as long as it travels in one log entry.
 pub const MODULE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// Linear memory that is set aside (as address space) for one call: what `limits.memory_bytes` can be raised to.
+pub const MEMORY_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
 /// Commands proposed and not yet applied, per node; the next one is RESOURCE_EXHAUSTED. Well below openraft's channel to the
 /// state machine (1024 batches), so that the Raft core never waits for a slow apply.
 pub const PENDING_COMMANDS_MAX: usize = 16 * 1024;

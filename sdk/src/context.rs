@@ -6,6 +6,8 @@
 use std::ops::Deref;
 use std::time::Duration;
 
+use prost::bytes::Bytes;
+
 use crate::imports;
 use crate::random::Random;
 use crate::scan::{Page, Pages, Range};
@@ -20,8 +22,8 @@ pub struct Context(View);
 
 impl View {
     /// The value stored under `key`.
-    pub fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
-        imports::get(key)
+    pub fn get(&self, key: &[u8]) -> Option<Bytes> {
+        imports::get(key).map(Bytes::from)
     }
 
     /// The first `len` bytes of the value stored under `key`, or all of it if it is shorter. For a value with a header in

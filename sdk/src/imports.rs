@@ -14,4 +14,4 @@ pub(crate) use native::*;
 pub(crate) use wasm::*;
 
 #[cfg(target_arch = "wasm32")]
-pub use wasm::enter;
+pub use wasm::{call_context as context, enter, input, reply, report_panics};

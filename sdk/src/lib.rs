@@ -52,6 +52,7 @@ pub mod testing;
 pub use context::{Context, View};
 pub use log::Level;
 pub use prost;
+pub use prost::bytes::{self, Bytes};
 pub use random::Random;
 pub use scan::{Items, Page, Pages, Range};
 pub use service::{Kind, Method, Service};
@@ -61,7 +62,7 @@ pub use status::{Any, Code, Status};
 #[doc(hidden)]
 pub mod private {
     #[cfg(target_arch = "wasm32")]
-    pub use crate::imports::enter;
+    pub use crate::imports::{context, enter, input, reply, report_panics};
     pub use crate::log::line;
     pub use crate::service::{ServiceEntry, answer, check, unknown_method};
 }
@@ -91,7 +92,7 @@ macro_rules! export {
             fn dispatch(
                 context: &mut $crate::Context,
                 method: u32,
-                input: &[u8],
+                input: $crate::Bytes,
             ) -> ::core::result::Result<::std::vec::Vec<u8>, $crate::Status> {
                 $(
                     let position = method.wrapping_sub(<$server as $crate::Service>::FIRST);
@@ -113,7 +114,24 @@ macro_rules! export {
 #[macro_export]
 macro_rules! export_wasm {
     ($dispatch:ident) => {
-        // The three symbols below are names that ABI 1 reserves; only this macro, used once in a module, defines them.
+        $crate::export_metadata!();
+
+        // A name that ABI 1 reserves; only this macro, used once in a module, defines it.
+        #[allow(unsafe_code)]
+        #[unsafe(no_mangle)]
+        extern "C" fn balsa_call(method: u32, input_len: u32) -> u32 {
+            $crate::private::enter(method, input_len, $dispatch)
+        }
+    };
+}
+
+/// The part of a module's exports that says what it is.
+#[cfg(target_arch = "wasm32")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! export_metadata {
+    () => {
+        // The section and the name below are those that ABI 1 reserves; only this macro, used once in a module, defines them.
         #[allow(unsafe_code)]
         #[used]
         #[unsafe(link_section = "balsa.module")]
@@ -123,12 +141,6 @@ macro_rules! export_wasm {
         #[allow(unsafe_code)]
         #[unsafe(no_mangle)]
         extern "C" fn balsa_abi_1() {}
-
-        #[allow(unsafe_code)]
-        #[unsafe(no_mangle)]
-        extern "C" fn balsa_call(method: u32, input_len: u32) -> u32 {
-            $crate::private::enter(method, input_len, $dispatch)
-        }
     };
 }
 

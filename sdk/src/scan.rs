@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use prost::bytes::Bytes;
+
 use crate::imports;
 use crate::limits::{SCAN_BYTES_MAX, SCAN_ITEMS_MAX};
 
@@ -128,7 +130,7 @@ fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
 /// key, the length of its value, the value.
 #[derive(Clone)]
 pub struct Page {
-    bytes: Vec<u8>,
+    bytes: Bytes,
 }
 
 /// Bytes before the first item.
@@ -137,7 +139,7 @@ const HEADER_BYTES: usize = 5;
 impl Page {
     pub(crate) fn new(bytes: Vec<u8>) -> Self {
         assert!(bytes.len() >= HEADER_BYTES, "the host gives whole pages");
-        Self { bytes }
+        Self { bytes: bytes.into() }
     }
 
     /// What nobody needs to ask the host for.
@@ -163,6 +165,14 @@ impl Page {
     /// Keys and values, in the direction of the range.
     pub fn iter(&self) -> Items<'_> {
         Items { rest: &self.bytes[HEADER_BYTES..], left: self.len() }
+    }
+
+    /// A key or value of this page as [`Bytes`] that share the page's memory.
+    ///
+    /// # Panics
+    /// If `part` is not a part of this page.
+    pub fn slice(&self, part: &[u8]) -> Bytes {
+        self.bytes.slice_ref(part)
     }
 
     /// The key of its last item.

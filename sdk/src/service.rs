@@ -5,6 +5,7 @@
 //! means the same method to the host and to the module.
 
 use prost::Message;
+use prost::bytes::Bytes;
 
 use crate::context::Context;
 use crate::status::Status;
@@ -37,15 +38,16 @@ pub trait Service {
     const METHODS: &'static [Method];
 
     /// Decodes `input`, runs the method at `position` of [`METHODS`](Self::METHODS) and encodes its response.
-    fn call(context: &mut Context, position: u32, input: &[u8]) -> Result<Vec<u8>, Status>;
+    fn call(context: &mut Context, position: u32, input: Bytes) -> Result<Vec<u8>, Status>;
 }
 
 /// A service that the `.proto` files define: its name, and what to say if `export!` does not list it.
 pub type ServiceEntry = (&'static str, &'static str);
 
-/// Runs one method on encoded messages; what each arm of a generated dispatcher is.
+/// Runs one method on encoded messages; what each arm of a generated dispatcher is. Bytes fields of the request share
+/// `input`'s memory.
 pub fn answer<Request, Response>(
-    input: &[u8],
+    input: Bytes,
     method: impl FnOnce(Request) -> Result<Response, Status>,
 ) -> Result<Vec<u8>, Status>
 where

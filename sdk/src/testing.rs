@@ -16,6 +16,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use prost::Message;
+use prost::bytes::Bytes;
 
 use crate::context::{Context, View};
 use crate::imports::{self, Call, State};
@@ -68,7 +69,7 @@ impl Host {
         let position = position.unwrap_or_else(|| panic!("{} has no method {path}", S::NAME));
         let writable = S::METHODS[position].kind == Kind::Command;
         self.index += u64::from(writable);
-        let output = self.run(writable, |context| S::call(context, position as u32, input))?;
+        let output = self.run(writable, |context| S::call(context, position as u32, Bytes::copy_from_slice(input)))?;
         assert!(output.len() <= RESULT_BYTES_MAX, "bad_result: a response of {} bytes", output.len());
         Ok(output)
     }

@@ -107,7 +107,9 @@ impl std::fmt::Display for Mix {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The arguments ask for too much.
-    #[error("{keys} keys with values of {size} bytes take more than 1 GiB of this program's memory; use fewer --keys or a smaller --value-size")]
+    #[error(
+        "{keys} keys with values of {size} bytes take more than 1 GiB of this program's memory; use fewer --keys or a smaller --value-size"
+    )]
     TooLarge {
         /// `--keys`
         keys: u32,

@@ -130,12 +130,7 @@ fn list(pool: &DescriptorPool, services: &[String], session: &mut Session<'_>) -
     Ok(Exit::Ok)
 }
 
-async fn call(
-    wanted: &str,
-    args: &Call,
-    services: &[String],
-    session: &mut Session<'_>,
-) -> Result<Exit, super::Error> {
+async fn call(wanted: &str, args: &Call, services: &[String], session: &mut Session<'_>) -> Result<Exit, super::Error> {
     let pool = describe(session, &likely(wanted, services)).await?;
     let method = find(wanted, &methods(&pool, services))?;
     let request = encode(&method, &args.message, session.console)?;
@@ -192,7 +187,8 @@ fn nearest(wanted: &str, methods: &[MethodDescriptor]) -> Vec<String> {
     let likeness = |method: &MethodDescriptor| {
         let of_method = strsim::jaro_winkler(&wanted_method.to_lowercase(), &method.name().to_lowercase());
         let parent = method.parent_service();
-        let of_service = strsim::jaro_winkler(service, parent.full_name()).max(strsim::jaro_winkler(service, parent.name()));
+        let of_service =
+            strsim::jaro_winkler(service, parent.full_name()).max(strsim::jaro_winkler(service, parent.name()));
         if service.is_empty() { of_method } else { 0.7 * of_method + 0.3 * of_service }
     };
     let mut scored: Vec<_> = methods.iter().map(|method| (likeness(method), name(method))).collect();

@@ -95,7 +95,9 @@ async fn examine(
 ) -> Result<Report, Error> {
     let mut report = Report { values: args.values, ..Report::default() };
     report.index = plan.write(client).await?;
-    say(session, || format!("wrote {} values of {} bytes, the last at index {}", args.values, args.size, report.index))?;
+    say(session, || {
+        format!("wrote {} values of {} bytes, the last at index {}", args.values, args.size, report.index)
+    })?;
 
     let nodes = nodes(client, deadline).await?;
     report.nodes = nodes.iter().map(|node| node.name.clone()).collect();
@@ -174,13 +176,20 @@ impl Plan {
     async fn read_back(&self, node: &Node) -> Result<Vec<String>, Error> {
         let mut differences = Vec::new();
         for at in 0..self.values {
-            let found = read(&node.client, self.key(at), Read::Linearizable).await.map_err(|error| error.through(node))?;
+            let found =
+                read(&node.client, self.key(at), Read::Linearizable).await.map_err(|error| error.through(node))?;
             let problem = match found {
                 Some(kv) if kv.value == self.value(at) => continue,
-                Some(kv) => format!("has another value of {} bytes, digest {}", kv.value.len(), blake3::hash(&kv.value)),
+                Some(kv) => {
+                    format!("has another value of {} bytes, digest {}", kv.value.len(), blake3::hash(&kv.value))
+                }
                 None => "does not have it".into(),
             };
-            differences.push(format!("{} was written, but {} {problem}", String::from_utf8_lossy(&self.key(at)), node.name));
+            differences.push(format!(
+                "{} was written, but {} {problem}",
+                String::from_utf8_lossy(&self.key(at)),
+                node.name
+            ));
         }
         Ok(differences)
     }
@@ -308,9 +317,9 @@ async fn compare_states(
 }
 
 async fn hashes(nodes: &[Node], index: u64) -> Result<Vec<DeepCheckResponse>, Error> {
-    let each = nodes.iter().map(async |node| {
-        node.client.deep_check(index).await.map_err(|error| Error::from(error).through(node))
-    });
+    let each = nodes
+        .iter()
+        .map(async |node| node.client.deep_check(index).await.map_err(|error| Error::from(error).through(node)));
     join_all(each).await.into_iter().collect()
 }
 
@@ -334,7 +343,9 @@ fn compare_hashes(
     report.state_hash = Some(hex(&first.hash));
     let (index, keys, bytes) = (first.index, first.keys, first.bytes);
     let short = super::status::short(&first.hash);
-    say(session, || format!("stored state at index {index} has hash {short} on every node ({keys} keys, {bytes} bytes)"))
+    say(session, || {
+        format!("stored state at index {index} has hash {short} on every node ({keys} keys, {bytes} bytes)")
+    })
 }
 
 fn indexes(nodes: &[Node], hashes: &[DeepCheckResponse]) -> String {

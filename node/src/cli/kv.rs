@@ -14,7 +14,8 @@ use crate::client::{Client, Read, Reply};
 use crate::ids::hex;
 use crate::proto::kvstore::put_request::Condition;
 use crate::proto::kvstore::{
-    DeleteRequest, DeleteResponse, GetRequest, GetResponse, KeyValue, ListRequest, ListResponse, PutRequest, PutResponse,
+    DeleteRequest, DeleteResponse, GetRequest, GetResponse, KeyValue, ListRequest, ListResponse, PutRequest,
+    PutResponse,
 };
 
 pub(super) const PUT: &str = "/kvstore.v1.KvStore/Put";

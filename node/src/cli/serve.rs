@@ -1,9 +1,69 @@
-//! `balsa serve`: a placeholder until its part is merged.
+//! `balsa serve`: run a node until it is told to stop.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::filter::LevelFilter;
+
+use super::config::{refuse, warn};
+use crate::config::{self, Config, LogFormat, Overrides};
+use crate::node;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// The configuration, the same file for every node; without it, the defaults and the environment
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Which of the cluster's nodes this is, such as balsa-1 [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Where the node keeps its log and state
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
 
-pub(super) fn run(_args: Args) -> std::process::ExitCode {
-    super::Exit::Usage.into()
+pub(super) fn run(args: Args) -> ExitCode {
+    let overrides = Overrides { name: args.name, data_dir: args.data_dir, host_name: config::host_name() };
+    let loaded = match Config::load(args.config.as_deref(), &overrides, config::environment()) {
+        Ok(loaded) => loaded,
+        Err(errors) => return refuse(&errors),
+    };
+    warn(&loaded.warnings);
+    start_log(&loaded.config.log);
+    // One thread for the network and Raft: with a second, work stealing costs more than it brings (docs/performance.md).
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("the system gives a new process a few file descriptors");
+    match runtime.block_on(async { node::serve(loaded.config, stop_signal()).await }) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Everything goes to standard error; what a program reads comes from other subcommands.
+fn start_log(log: &config::Log) {
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_max_level(LevelFilter::from_level(log.level));
+    match log.format {
+        LogFormat::Text => subscriber.with_target(false).init(),
+        LogFormat::Json => subscriber.json().init(),
+    }
+}
+
+async fn stop_signal() {
+    let mut terminate = signal(SignalKind::terminate()).expect("a process may handle its signals");
+    let mut interrupt = signal(SignalKind::interrupt()).expect("a process may handle its signals");
+    let which = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    tracing::info!("{which} received");
 }

@@ -38,6 +38,9 @@ fn print(status: &StatusResponse, console: &mut Console) -> Result<(), Error> {
     }
     let fenced = status.nodes.iter().filter(|node| !node.fenced.is_empty());
     let fenced: Vec<_> = fenced.map(|node| format!("{} has fenced itself: {}", node.name, node.fenced)).collect();
+    if !(status.warnings.is_empty() && fenced.is_empty()) {
+        console.line("")?;
+    }
     for warning in status.warnings.iter().chain(&fenced) {
         console.line(console.paint_careful(&format!("warning: {warning}")))?;
     }

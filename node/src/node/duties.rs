@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use openraft::async_runtime::WatchReceiver;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Leader, Node, PeerView};
@@ -64,10 +65,9 @@ impl Node {
                 return;
             }
         }
-        let until = self.inner.raft.with_raft_state(|state| state.last_applied().map_or(0, |id| id.index())).await;
+        let until = self.inner.raft.metrics().borrow_watched().last_applied.map_or(0, |id| id.index());
         let mut published = self.inner.published.clone();
-        let reached = published.wait_for(|at| until.as_ref().is_ok_and(|until| at >= until)).await;
-        if reached.is_ok() {
+        if published.wait_for(|at| *at >= until).await.is_ok() {
             self.inner.recovered.store(true, std::sync::atomic::Ordering::Relaxed);
             tracing::info!(index = self.published(), "caught up with the log; serving");
         }
@@ -108,7 +108,7 @@ impl Node {
         if !self.propose_quietly(pb::command::Kind::SetLimits(limits), "the first limits").await {
             return;
         }
-        let name = self.inner.config.module.as_ref().map_or(embedded::NAME, |module| &module.name).to_owned();
+        let name = self.inner.config.module.as_ref().map_or(embedded::NAME, |module| module.name.as_str()).to_owned();
         let activate = pb::Activate {
             name: name.clone(),
             expected_generation: 0,
@@ -302,16 +302,16 @@ impl Node {
     /// Once the log has grown enough, the state is made durable, and the log behind it is dropped but for what a follower
     /// that was away for a while needs.
     async fn trim_log(&self) {
-        let sizes = self.inner.log.sizes();
-        if sizes.bytes < self.inner.config.raft.snapshot_log_bytes + self.inner.config.raft.keep_log_bytes {
+        let bytes = self.inner.log.size().bytes;
+        if bytes < self.inner.config.raft.snapshot_log_bytes + self.inner.config.raft.keep_log_bytes {
             return;
         }
         let trigger = self.inner.raft.trigger();
         if trigger.snapshot().await.is_err() {
             return;
         }
-        if let Some(upto) = self.inner.log.purge_point(self.inner.config.raft.keep_log_bytes) {
-            tracing::info!(upto, bytes = sizes.bytes, "trimming the log");
+        if let Some(upto) = self.inner.log.index_keeping(self.inner.config.raft.keep_log_bytes) {
+            tracing::info!(upto, bytes, "trimming the log");
             if let Err(error) = trigger.purge_log(upto).await {
                 tracing::warn!(%error, "cannot trim the log");
             }
@@ -320,7 +320,6 @@ impl Node {
 
     /// The other members.
     pub(super) fn other_members(&self) -> Vec<(NodeId, Member)> {
-        use openraft::async_runtime::WatchReceiver;
         let own = self.inner.peers.own();
         let metrics = self.inner.server.borrow_watched();
         let nodes = metrics.membership_config.nodes();
@@ -329,7 +328,6 @@ impl Node {
 
     /// Everybody who votes, this node included if it does.
     pub(super) fn voters(&self) -> Vec<NodeId> {
-        use openraft::async_runtime::WatchReceiver;
         self.inner.server.borrow_watched().membership_config.voter_ids().collect()
     }
 

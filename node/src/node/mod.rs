@@ -28,7 +28,7 @@ use self::status::PeerView;
 use crate::config::Config;
 use crate::fatal::Fatal;
 use crate::ids::NodeId;
-use crate::log_store::LogStore;
+use crate::log_store::LogHandle;
 use crate::proto::{admin, peer};
 use crate::raft::bootstrap::Identity;
 use crate::raft::clock::LogClock;
@@ -49,7 +49,7 @@ struct Inner {
     config: Config,
     raft: Raft,
     applier: Applier,
-    log: LogStore,
+    log: LogHandle,
     peers: Peers,
     identity: Identity,
     server: WatchReceiverOf<TypeConfig, openraft::metrics::RaftServerMetrics<TypeConfig>>,
@@ -181,7 +181,7 @@ impl Backend for Node {
     }
 
     fn ready(&self) -> bool {
-        self.readiness().iter().all(|check| check.1.is_ok())
+        self.readiness().is_ready()
     }
 
     fn node_name(&self) -> &str {

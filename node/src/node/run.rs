@@ -31,7 +31,8 @@ use crate::raft::read_index::ReadGate;
 use crate::raft::types::Member;
 use crate::state_machine::{self, Fault, StateMachine};
 use crate::wasm::{self, Engine, HostFault};
-use crate::{api, http};
+use crate::api;
+use crate::http::{self, Metrics};
 
 /// Why a node could not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -119,7 +120,8 @@ async fn build(config: Config, fatal: &Fatal) -> Result<Node, Error> {
     let meta = Meta::open(&data_dir, &config.node.name)?;
     let (node_id, cluster) = (meta.node_id, meta.cluster_id);
     tracing::info!(name = config.node.name, id = %node_id, data_dir = %data_dir.display(), "starting");
-    let log = LogStore::open(&data_dir.join("log"), log_store::Options::default())?;
+    let log_store = LogStore::open(&data_dir.join("log"), log_store::Options::default())?;
+    let log = log_store.handle();
     let engine = Engine::new(wasm::Options {
         query_slots: u32::try_from(config.node.query_threads).unwrap_or(u32::MAX),
         memory_bytes_max: crate::limits::MEMORY_BYTES_MAX,
@@ -136,14 +138,14 @@ async fn build(config: Config, fatal: &Fatal) -> Result<Node, Error> {
     let fenced = state_machine.fence().reason().map_err(Fault::from).map_err(HostFault::from)?;
     let (reader, receiver) = (state_machine.reader(), state_machine.receiver());
     let clock = LogClock::new(reader.view().progress().time_ms, Instant::now());
-    let applier = Applier::start(state_machine, log.flushed(), config.storage.checkpoint_bytes, fatal.clone());
-    log.on_fault({
-        let fatal = fatal.clone();
-        move |why| fatal.raise(format!("the log: {why}"))
+    let applier = Applier::start(state_machine, log.clone(), config.storage.checkpoint_bytes, fatal.clone());
+    tokio::spawn({
+        let (log, fatal) = (log.clone(), fatal.clone());
+        async move { fatal.raise(format!("the log: {}", log.failed().await)) }
     });
     let peers = Peers::new(node_id, cluster);
     let raft_config = Arc::new(raft_config(&config)?);
-    let raft = Raft::new(node_id, raft_config, Network::new(peers.clone()), log.clone(), applier.clone())
+    let raft = Raft::new(node_id, raft_config, Network::new(peers.clone()), log_store, applier.clone())
         .await
         .map_err(|error| Error::Raft(error.to_string()))?;
     if fenced.is_some() {
@@ -216,8 +218,13 @@ fn raft_config(config: &Config) -> Result<openraft::Config, Error> {
 impl Node {
     /// Serves clients, peers and probes until told to stop.
     fn start_servers(&self, listeners: Listeners, stop: watch::Receiver<bool>) -> impl Future<Output = ()> + use<> {
+        let metrics = Arc::new(Metrics::new());
+        let options = api::Options::new(Arc::clone(&metrics));
         let clients = tokio::spawn(api::serve(listeners.client, self.clone(), options, stopped(stop.clone())));
-        let probes = tokio::spawn(http::serve(listeners.http, self.clone(), stopped(stop.clone())));
+        let (asked, measured) = (self.clone(), self.clone());
+        let readiness = move || asked.readiness();
+        let gauges = move |metrics: &Metrics| measured.set_gauges(metrics);
+        let probes = tokio::spawn(http::serve(listeners.http, readiness, gauges, metrics, stopped(stop.clone())));
         let fenced = self.fenced().is_some();
         let service = PeerService::new(self.inner.raft.clone(), self.inner.peers.clone(), self.clone());
         let service = PeerServer::new(service)

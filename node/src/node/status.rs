@@ -6,6 +6,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::ServerState;
 
 use super::{Leader, Node};
+use crate::http::{Metrics, QueueLabels, Readiness, StoreLabels};
 use crate::ids::Digest;
 use crate::proto::{admin, peer};
 use crate::raft::clock::wall_clock_ms;
@@ -77,7 +78,7 @@ impl Node {
             term: metrics.current_term,
             leader_id: metrics.current_leader.map_or(0, |id| id.0),
             last_index: metrics.last_log_index.unwrap_or(0),
-            committed_index: metrics.committed.map_or(0, |id| id.index()),
+            committed_index: metrics.cluster_committed.map_or(0, |id| id.index()),
             applied_index: self.published(),
             digest: progress.digest.0.to_vec().into(),
             digest_index: progress.index(),
@@ -143,15 +144,33 @@ impl Node {
         })
     }
 
+    /// Sets what is cheaper to look at when `/metrics` is asked than to follow.
+    pub(super) fn set_gauges(&self, metrics: &Metrics) {
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let status = self.own_status();
+        metrics.set_role(&status.role);
+        metrics.raft_term.set(gauge(status.term));
+        metrics.raft_last_index.set(gauge(status.last_index));
+        metrics.raft_committed_index.set(gauge(status.committed_index));
+        metrics.raft_applied_index.set(gauge(status.applied_index));
+        metrics.digest_index.set(gauge(status.digest_index));
+        let progress = *self.inner.reader.view().progress();
+        metrics.sessions.set(gauge(progress.session_rows));
+        metrics.session_bytes.set(gauge(progress.session_bytes));
+        let pending = i64::try_from(self.inner.admission.pending()).unwrap_or(i64::MAX);
+        metrics.pending.get_or_create(&QueueLabels { queue: "commands" }).set(pending);
+        metrics.storage_bytes.get_or_create(&StoreLabels { store: "log" }).set(gauge(self.inner.log.size().bytes));
+    }
+
     /// Whether clients should be sent here, check by check.
-    pub fn readiness(&self) -> Vec<(&'static str, Result<(), String>)> {
+    pub(super) fn readiness(&self) -> Readiness {
         let metrics = self.inner.raft.metrics().borrow_watched().clone();
         let own = self.inner.peers.own();
         let applied = self.published();
-        let behind = metrics.committed.map_or(0, |id| id.index()).saturating_sub(applied);
+        let behind = metrics.cluster_committed.map_or(0, |id| id.index()).saturating_sub(applied);
         let undecided = self.inner.undecided.lock().clone();
         let check = |fine: bool, otherwise: &str| if fine { Ok(()) } else { Err(otherwise.to_owned()) };
-        vec![
+        let checks = vec![
             ("serving", self.serving().map_err(|error| error.to_string())),
             ("not_fenced", self.fenced().map_or(Ok(()), Err)),
             ("states_agree", undecided.map_or(Ok(()), Err)),
@@ -165,7 +184,8 @@ impl Node {
             ("leader_known", check(!matches!(self.leader(), Leader::Unknown), "no leader is known")),
             ("module_active", check(!self.inner.reader.catalog().modules.is_empty(), "no module is active yet")),
             ("caught_up", check(behind < LAG_MAX, &format!("{behind} committed entries are not applied yet"))),
-        ]
+        ];
+        Readiness { checks }
     }
 }
 

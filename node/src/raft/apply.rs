@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::snapshot::SnapshotData;
 use super::types::{Entry, LogId, StoredMembership, TypeConfig};
 use crate::fatal::Fatal;
-use crate::log_store::Flushed;
+use crate::log_store::LogHandle;
 use crate::state_machine::{Fault, StateMachine};
 use crate::wasm::HostFault;
 
@@ -63,10 +63,10 @@ fn gone() -> io::Error {
 
 impl Applier {
     /// Starts the thread that owns `state_machine`.
-    pub fn start(state_machine: StateMachine, flushed: Flushed, checkpoint_bytes: u64, fatal: Fatal) -> Self {
+    pub fn start(state_machine: StateMachine, log: LogHandle, checkpoint_bytes: u64, fatal: Fatal) -> Self {
         let at_start = Arc::new((state_machine.last_applied(), state_machine.membership().clone()));
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let thread = ApplyThread { state_machine, flushed, checkpoint_bytes };
+        let thread = ApplyThread { state_machine, log, checkpoint_bytes };
         thread::Builder::new()
             .name("apply".into())
             .stack_size(16 * 1024 * 1024)
@@ -168,7 +168,7 @@ fn payload_bytes(entry: &Entry) -> usize {
 
 struct ApplyThread {
     state_machine: StateMachine,
-    flushed: Flushed,
+    log: LogHandle,
     /// Changed state that is made durable without being asked. More makes a restart replay more of the log, less makes more
     /// fsyncs.
     checkpoint_bytes: u64,
@@ -240,8 +240,10 @@ impl ApplyThread {
 
     /// Never ahead of the durable log: after a crash the log must reach at least as far as the state.
     fn checkpoint(&mut self) -> Result<(), HostFault> {
-        let flushed = &self.flushed;
-        self.state_machine.checkpoint(&mut |log_id| flushed.wait(log_id).map_err(HostFault::new))
+        let log = &self.log;
+        self.state_machine.checkpoint(&mut |log_id| {
+            log.wait_flushed_blocking(log_id).map_err(|error| HostFault(error.to_string()))
+        })
     }
 
     fn snapshot(&mut self) -> Result<Option<Snapshot>, HostFault> {
@@ -251,7 +253,7 @@ impl ApplyThread {
                 last_log_id: Some(snapshot.last_applied()),
                 last_membership: snapshot.membership().clone(),
             },
-            snapshot: SnapshotData::Outgoing(snapshot),
+            snapshot: SnapshotData::Outgoing { pin: self.log.pin(snapshot.last_applied().index() + 1), snapshot },
         }))
     }
 
@@ -259,7 +261,7 @@ impl ApplyThread {
         match snapshot {
             SnapshotData::Incoming(received) => self.state_machine.install(*received),
             // openraft hands this node's own snapshot back at start; the state it would restore is the one we have.
-            SnapshotData::Outgoing(_) => {
+            SnapshotData::Outgoing { .. } => {
                 tracing::debug!(%meta, "the state is its own snapshot");
                 Ok(())
             }

@@ -247,7 +247,7 @@ impl NetTransferLeader<TypeConfig> for Link {
         let mut client = self.client()?;
         let call = client.transfer_leader(self.peers.addressed(self.target, message));
         self.call::<_, RPCError<TypeConfig>>(option.soft_ttl(), call).await?;
-        Ok(TransferLeaderResponse::Ok)
+        Ok(Ok(()))
     }
 }
 
@@ -370,6 +370,7 @@ impl From<VoteResponse<TypeConfig>> for pb::VoteResponse {
 
 impl From<pb::VoteResponse> for VoteResponse<TypeConfig> {
     fn from(response: pb::VoteResponse) -> Self {
-        Self::new(response.vote.unwrap_or_default().into(), response.last.map(LogId::from), response.granted)
+        let vote = Vote::from(response.vote.unwrap_or_default());
+        Self::new(vote, response.last.map(LogId::from), response.granted)
     }
 }

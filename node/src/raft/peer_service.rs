@@ -60,13 +60,14 @@ impl<H: Host> Peer for PeerService<H> {
         let (queue, requests) = mpsc::channel(APPENDS_QUEUED);
         tokio::spawn(async move {
             while let Some(Ok(message)) = inbound.next().await {
-                match AppendEntriesRequest::<TypeConfig>::try_from(message) {
-                    Ok(request) if queue.send(request).await.is_ok() => {}
-                    Ok(_) => break,
+                let request = match AppendEntriesRequest::<TypeConfig>::try_from(message) {
+                    Ok(request) => request,
                     Err(error) => {
-                        tracing::error!(%from, %error, "a peer sent an append that cannot be read");
-                        break;
+                        return tracing::error!(%from, %error, "a peer sent an append that cannot be read");
                     }
+                };
+                if queue.send(request).await.is_err() {
+                    return;
                 }
             }
         });
@@ -127,7 +128,7 @@ impl<H: Host> Peer for PeerService<H> {
             NodeId(message.to),
             message.last.map(Into::into),
         );
-        self.raft.handle_transfer_leader(request).await.map_err(unavailable)?;
+        self.raft.handle_transfer_leader(request).await.map_err(unavailable)?.map_err(unavailable)?;
         Ok(Response::new(pb::TransferLeaderResponse {}))
     }
 

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
+use crate::log_store::Pin;
 use crate::proto::peer as pb;
 use crate::state_machine::{Received, Receiver, Snapshot};
 
@@ -19,7 +20,12 @@ const CHUNKS_QUEUED: usize = 4;
 #[derive(Debug)]
 pub enum SnapshotData {
     /// This node's state, read as it is sent.
-    Outgoing(Snapshot),
+    Outgoing {
+        /// The state.
+        snapshot: Snapshot,
+        /// Keeps the log after it, which the peer will need next.
+        pin: Pin,
+    },
     /// A peer's state, received whole, verified, and not installed yet.
     Incoming(Box<Received>),
 }
@@ -31,14 +37,18 @@ impl SnapshotData {
         let (queue, chunks) = mpsc::channel(CHUNKS_QUEUED);
         let part = |part| pb::SnapshotChunk { part: Some(part) };
         queue.try_send(part(pb::snapshot_chunk::Part::Header(header))).expect("the queue is empty");
-        if let Self::Outgoing(snapshot) = self {
+        if let Self::Outgoing { snapshot, pin } = self {
             let spawned = thread::Builder::new().name("snapshot-out".into()).spawn(move || {
+                let _pin = pin;
                 let mut reader = snapshot.reader();
                 loop {
-                    match reader.next_chunk() {
-                        Ok(Some(bytes)) if queue.blocking_send(part(pb::snapshot_chunk::Part::Data(bytes))).is_ok() => {}
-                        Ok(_) => return,
+                    let bytes = match reader.next_chunk() {
+                        Ok(Some(bytes)) => bytes,
+                        Ok(None) => return,
                         Err(fault) => return tracing::error!(%fault, "cannot read the state for a snapshot"),
+                    };
+                    if queue.blocking_send(part(pb::snapshot_chunk::Part::Data(bytes))).is_err() {
+                        return;
                     }
                 }
             });

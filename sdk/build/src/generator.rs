@@ -58,7 +58,7 @@ fn write_server(service: &Service, rows: &table::Service, code: &mut String) -> 
         writeln!(code, "::balsa_sdk::Method {{ path: {:?}, kind: ::balsa_sdk::Kind::{:?} }},", row.path, row.kind)?;
     }
     writeln!(code, "    ];")?;
-    writeln!(code, "    fn call(ctx: &mut ::balsa_sdk::Context, position: u32, input: &[u8])")?;
+    writeln!(code, "    fn call(ctx: &mut ::balsa_sdk::Context, position: u32, input: ::balsa_sdk::Bytes)")?;
     writeln!(code, "        -> ::core::result::Result<::std::vec::Vec<u8>, ::balsa_sdk::Status> {{")?;
     writeln!(code, "        match position {{")?;
     for (position, method) in service.methods.iter().enumerate() {

@@ -73,6 +73,7 @@ fn generate(
     prost_build::Config::new()
         .out_dir(out_dir)
         .prost_path("::balsa_sdk::prost")
+        .bytes(["."])
         .enable_type_names()
         .service_generator(Box::new(generator::Generator::new(table)))
         .compile_fds(descriptors)

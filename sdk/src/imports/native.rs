@@ -24,7 +24,7 @@ pub(crate) struct Call {
     pub(crate) writable: bool,
     pub(crate) logs: Vec<(Level, String)>,
     /// What each write replaced, in the order of the writes.
-    undo: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    pub(crate) undo: Vec<(Vec<u8>, Option<Vec<u8>>)>,
 }
 
 impl Call {

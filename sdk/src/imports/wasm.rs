@@ -7,6 +7,8 @@
 
 use std::panic::PanicHookInfo;
 
+use prost::bytes::Bytes;
+
 use crate::context::Context;
 use crate::limits::SCAN_BYTES_MAX;
 use crate::log::Level;
@@ -51,31 +53,46 @@ const NO_END: u32 = 4;
 pub fn enter(
     method: u32,
     input_len: u32,
-    dispatch: fn(&mut Context, u32, &[u8]) -> Result<Vec<u8>, Status>,
+    dispatch: fn(&mut Context, u32, Bytes) -> Result<Vec<u8>, Status>,
 ) -> u32 {
-    std::panic::set_hook(Box::new(report_panic));
-    let (code, result) = match dispatch(&mut Context::new(), method, &input(input_len)) {
+    report_panics();
+    reply(dispatch(&mut call_context(), method, input(input_len)))
+}
+
+/// The context of the one call of this instance.
+pub fn call_context() -> Context {
+    Context::new()
+}
+
+/// Hands the result of the call to the host; its code.
+pub fn reply(result: Result<Vec<u8>, Status>) -> u32 {
+    let (code, bytes) = match result {
         Ok(response) => (0, response),
         Err(status) => (status.code() as u32, status.encode()),
     };
-    // SAFETY: `result` is alive and initialised for its length.
-    unsafe { raw::output(result.as_ptr(), result.len() as u32) };
+    // SAFETY: `bytes` is alive and initialised for its length.
+    unsafe { raw::output(bytes.as_ptr(), bytes.len() as u32) };
     // The instance ends with the call; giving the memory back would be work for nobody.
-    std::mem::forget(result);
+    std::mem::forget(bytes);
     code
 }
 
-fn input(len: u32) -> Vec<u8> {
+/// From here on, a panic is told to the host before it becomes a trap.
+pub fn report_panics() {
+    std::panic::set_hook(Box::new(report_panic));
+}
+
+/// The input of the call, which has this length.
+pub fn input(len: u32) -> Bytes {
     let mut input = Vec::with_capacity(len as usize);
     // SAFETY: the capacity is at least `len`, and the host either writes all `len` bytes or traps.
     unsafe {
         raw::input_read(input.as_mut_ptr(), 0, len);
         input.set_len(len as usize);
     }
-    input
+    input.into()
 }
 
-/// Tells the host what the panic says and where it is; then the panic becomes a trap.
 fn report_panic(info: &PanicHookInfo<'_>) {
     let text = info.to_string();
     // SAFETY: `text` is alive and initialised for its length.

@@ -1,0 +1,127 @@
+//! The replicated state machine: what a command *does*.
+//!
+//! [`StateMachine::apply`] is a function of the log's entries and of the state they found, and of nothing else. It reads no
+//! clock (time is stamped into entries), draws no random numbers (they are in entries too), does not depend on the order of a
+//! hash map, on this node's configuration, on where one batch ends and the next begins, or on when a restart or a snapshot
+//! happened. After the same entry every replica holds the same bytes and gave the same reply; [`digest`] is how they check.
+//!
+//! A command ends in one of three ways. A guest's answer or error and a trap are *outcomes*: deterministic, part of the digest,
+//! remembered for a retry. A refusal is the host's deterministic no and leaves nothing behind. Everything else is a
+//! [`Fault`] of this host (a disk, damaged bytes, an entry from the future): it is never answered, never skipped, and
+//! stops the node.
+//!
+//! One thread owns the [`StateMachine`]. All others read through a [`Reader`], which always shows the state right after some
+//! whole batch: keys, modules, limits and index out of one read transaction.
+//!
+//! | file          | noun |
+//! |---------------|------|
+//! | `machine`     | the state machine as its thread holds it: open, publish, checkpoint, install |
+//! | `apply`       | entries in, outcomes out |
+//! | `modules`     | which module serves which method |
+//! | `sessions`    | exactly once |
+//! | `settings`    | the replicated limits |
+//! | `progress`    | the row that changes with every batch |
+//! | `digest`      | the rolling digest and the deep hash |
+//! | `query`       | reading: views, queries |
+//! | `snapshot`    | the state as a stream |
+
+#![deny(clippy::iter_over_hash_type, clippy::disallowed_methods)]
+
+mod apply;
+pub mod digest;
+mod machine;
+mod modules;
+mod progress;
+mod query;
+mod sessions;
+mod settings;
+mod snapshot;
+
+pub use machine::{Options, StateMachine};
+pub use modules::{ActiveModule, Registry};
+pub use progress::Progress;
+pub use query::{QueryError, Reader, View};
+pub use settings::MEMORY_BYTES_MAX;
+pub use snapshot::{CHUNK_BYTES_MAX, Received, Receiver, Snapshot, SnapshotError, SnapshotReader, SnapshotWriter};
+
+use crate::raft::types::LogId;
+use crate::storage;
+use crate::wasm::{HostFault, Rejection};
+
+/// Why this node cannot go on. None of these is a module's or a client's doing.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// The state database failed.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+    /// The wasm host failed.
+    #[error(transparent)]
+    Host(#[from] HostFault),
+    /// An entry was left out, or came twice.
+    #[error("entry {got} was to be applied after {last:?}; the log has a gap")]
+    Gap {
+        /// The last applied.
+        last: Option<LogId>,
+        /// What came.
+        got: LogId,
+    },
+    /// An entry that a newer version wrote.
+    #[error("entry {index} needs apply version {version}, this balsa knows version {known}; upgrade this node", known = crate::command::APPLY_VERSION)]
+    UnknownVersion {
+        /// Its log index.
+        index: u64,
+        /// What it asks for.
+        version: u32,
+    },
+    /// An entry of a kind that this version does not know.
+    #[error("entry {index} is of a kind that this balsa does not know; upgrade this node")]
+    UnknownKind {
+        /// Its log index.
+        index: u64,
+    },
+    /// An entry that no balsa wrote.
+    #[error("entry {index} is malformed: {why}")]
+    MalformedEntry {
+        /// Its log index.
+        index: u64,
+        /// What is wrong.
+        why: String,
+    },
+    /// A row of the state that no balsa wrote.
+    #[error("the state is damaged: {what}; replace this node's data directory by an empty one and let it join anew")]
+    Corrupt {
+        /// Which row, and what is wrong with it.
+        what: String,
+    },
+    /// A module that the log activated cannot be loaded on this node.
+    #[error("module {name}, which the log activated, cannot be loaded on this node: {why}")]
+    Module {
+        /// Its name.
+        name: String,
+        /// What the loader says.
+        why: Rejection,
+    },
+    /// A snapshot that is behind what is already applied.
+    #[error("the snapshot ends at {snapshot:?}, but {applied:?} is applied already")]
+    OldSnapshot {
+        /// The last entry in it.
+        snapshot: Option<LogId>,
+        /// The last entry here.
+        applied: Option<LogId>,
+    },
+}
+
+impl Fault {
+    fn corrupt(what: impl ToString) -> Self {
+        Self::Corrupt { what: what.to_string() }
+    }
+}
+
+impl From<Fault> for HostFault {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Host(fault) => fault,
+            other => Self(other.to_string()),
+        }
+    }
+}

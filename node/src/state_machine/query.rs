@@ -1,0 +1,176 @@
+//! Reading beside the writer.
+//!
+//! After each batch the state machine publishes a [`View`]: one read transaction together with the index, log time, limits and
+//! modules of exactly that state. A query takes all of them from one view, so that an activation can never pair new
+//! code with old data. Views are shared and immutable; queries never wait for apply, nor apply for queries.
+//!
+//! Waiting for an index is the caller's business: `Options::on_publish` is told each published index.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::digest::{Recent, StateHash};
+use super::{Progress, Registry, Snapshot};
+use crate::ids::Digest;
+use crate::limits::Replicated;
+use crate::raft::types::StoredMembership;
+use crate::service::{Catalog, Executed};
+use crate::storage::{ReadView, Txn};
+use crate::wasm::{Call, Context, HostFault, MethodKind};
+
+/// The state right after one batch, unchanged by later ones. It pins the file's pages that it reads: hold it for one query or
+/// one snapshot, not longer.
+pub struct View {
+    pub(super) state: ReadView,
+    pub(super) progress: Progress,
+    pub(super) membership: StoredMembership,
+    pub(super) limits: Replicated,
+    pub(super) registry: Arc<Registry>,
+    pub(super) catalog: Arc<Catalog>,
+}
+
+/// Access to the published state, from any thread.
+#[derive(Clone)]
+pub struct Reader {
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What the state machine's thread publishes.
+pub(super) struct Shared {
+    pub(super) view: ArcSwap<View>,
+    pub(super) index: AtomicU64,
+    pub(super) recent: Mutex<Recent>,
+    pub(super) on_publish: Arc<dyn Fn(u64) + Send + Sync>,
+}
+
+/// Why a query has no outcome.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// The genesis entry is not applied yet.
+    #[error("no module is active yet")]
+    NoModule,
+    /// No active module serves the method at this view's index.
+    #[error("no active module serves this method")]
+    UnknownMethod,
+    /// The method is a command.
+    #[error("this method is a command; a command is not a query")]
+    NotAQuery,
+    /// The host failed.
+    #[error(transparent)]
+    Fault(#[from] HostFault),
+}
+
+impl View {
+    /// Runs a query in this state. Its `random` is the digest at this index: unpredictable before the entry, and no secret.
+    pub fn query(&self, method: &str, request: Bytes, deadline: Option<Instant>) -> Result<Executed, QueryError> {
+        if self.registry.is_empty() {
+            return Err(QueryError::NoModule);
+        }
+        let (name, active, method) = self.registry.resolve(method).ok_or(QueryError::UnknownMethod)?;
+        if method.kind != MethodKind::Query {
+            return Err(QueryError::NotAQuery);
+        }
+        let Progress { time_ms, digest, .. } = self.progress;
+        let call = Call {
+            method,
+            input: request,
+            context: Context { index: self.index(), time_ms, random: digest.0 },
+            fuel: self.limits.query_fuel,
+            memory_bytes: self.limits.memory_bytes,
+            deadline,
+        };
+        let finished = active.module.call(call, Txn::new(self.state.clone()).lend(name))?;
+        let (outcome, trap_detail) = (finished.outcome, finished.trap_detail);
+        Ok(Executed { index: self.index(), outcome, replayed: false, trap_detail })
+    }
+
+    /// Hashes everything in this state. Takes as long as reading it.
+    pub fn state_hash(&self) -> Result<StateHash, HostFault> {
+        Ok(StateHash::of(&self.state)?)
+    }
+
+    /// Index of the last applied entry.
+    pub fn index(&self) -> u64 {
+        self.progress.index()
+    }
+
+    /// How far this state has come.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// The last applied membership.
+    pub fn membership(&self) -> &StoredMembership {
+        &self.membership
+    }
+
+    /// The replicated limits in force.
+    pub fn limits(&self) -> &Replicated {
+        &self.limits
+    }
+
+    /// The modules that serve, by name.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The raw rows.
+    pub fn state(&self) -> &ReadView {
+        &self.state
+    }
+}
+
+impl Reader {
+    /// The newest published state.
+    pub fn view(&self) -> Arc<View> {
+        self.shared.view.load_full()
+    }
+
+    /// Index of the newest published state. A view taken afterwards is at this index or later.
+    pub fn published_index(&self) -> u64 {
+        self.shared.index.load(Ordering::Acquire)
+    }
+
+    /// What is served.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.shared.view.load().catalog.clone()
+    }
+
+    /// Runs a query in the newest published state.
+    pub fn query(&self, method: &str, request: Bytes, deadline: Option<Instant>) -> Result<Executed, QueryError> {
+        self.view().query(method, request, deadline)
+    }
+
+    /// The digest after entry `index`, if that is among the last few thousand.
+    pub fn digest_at(&self, index: u64) -> Option<Digest> {
+        self.shared.recent.lock().at(index)
+    }
+
+    /// About `count` recent digests, ascending by index, with the newest.
+    pub fn recent_digests(&self, count: usize) -> Vec<(u64, Digest)> {
+        self.shared.recent.lock().sample(count)
+    }
+
+    /// The newest published state, to be sent as a snapshot; `None` if nothing was applied yet.
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        Snapshot::of(self.view())
+    }
+}
+
+impl fmt::Debug for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("View").field("progress", &self.progress).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader").field("view", &self.shared.view.load()).finish()
+    }
+}
