@@ -40,7 +40,7 @@ async fn puts_and_gets(cluster: &Cluster) {
     cluster.balsa(&["put", "fruit", "plum", "--if-absent"]).await.ends(1);
     cluster.balsa(&["put", "empty", ""]).await.ends(0);
     let json = cluster.balsa(&["-o", "json", "get", "fruit"]).await.json();
-    assert_eq!((&json["value"], &json["version"]), (&"cGVhcg==".into(), &2.into()));
+    assert_eq!((&json["value"]["utf8"], &json["version"]), (&"pear".into(), &2.into()));
 
     cluster.balsa(&["get", "gone"]).await.ends(1);
     cluster.balsa(&["put", "gone", "soon"]).await.ends(0);

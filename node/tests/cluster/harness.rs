@@ -14,7 +14,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex, MutexGuard};
+use tokio::task::JoinHandle;
 
 /// How long anything may take before a test gives up. Nothing takes nearly as long on an idle machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -22,6 +24,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(40);
 /// Lines of each node's log that a failed test shows.
 const LINES_SHOWN: usize = 60;
+/// openraft has lines of kilobytes.
+const LINE_BYTES_SHOWN: usize = 300;
 
 /// One cluster at a time.
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -305,7 +309,8 @@ impl Node {
         let log = self.log();
         let lines: Vec<_> = log.lines().collect();
         eprintln!("--- the end of {}'s log", self.name);
-        lines[lines.len().saturating_sub(LINES_SHOWN)..].iter().for_each(|line| eprintln!("{line}"));
+        let shown = &lines[lines.len().saturating_sub(LINES_SHOWN)..];
+        shown.iter().for_each(|line| eprintln!("{}", line.get(..LINE_BYTES_SHOWN).unwrap_or(line)));
     }
 }
 
@@ -355,6 +360,14 @@ fn program() -> Command {
         command.env_remove(name);
     }
     command
+}
+
+/// Runs a future on a thread of its own: a client's is not `Send`.
+pub(crate) fn spawn<T: Send + 'static, F: Future<Output = T>>(
+    make: impl FnOnce() -> F + Send + 'static,
+) -> JoinHandle<T> {
+    let runtime = Handle::current();
+    tokio::task::spawn_blocking(move || runtime.block_on(make()))
 }
 
 /// Looks until there is something to see.

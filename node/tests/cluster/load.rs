@@ -11,7 +11,7 @@ use futures::stream;
 use prost::Message;
 use tokio::task::JoinHandle;
 
-use crate::harness::{Cluster, until};
+use crate::harness::{Cluster, spawn, until};
 use crate::hostile::{ADD, GET, GetRequest, GetResponse, PUT, PutRequest, number, total};
 
 /// Of this many commands of a client one is a Put, of a key of its own.
@@ -45,10 +45,11 @@ impl Load {
         let endpoints = cluster.client().endpoints().to_vec();
         let clients = (0..count).map(|number| {
             let mut endpoints = endpoints.clone();
-            endpoints.rotate_left(number % endpoints.len());
+            endpoints.rotate_left(number % 3);
             let timeout = Duration::from_millis(if number % 2 == 0 { 700 } else { 30_000 });
             let client = Client::new(Options::new(endpoints, timeout));
-            tokio::spawn(work(number, client, value_bytes, Arc::clone(&stop), Arc::clone(&acknowledged)))
+            let (stop, acknowledged) = (Arc::clone(&stop), Arc::clone(&acknowledged));
+            spawn(move || work(number, client, value_bytes, stop, acknowledged))
         });
         let clients = clients.collect();
         Self { stop, acknowledged, clients }
@@ -66,10 +67,10 @@ impl Load {
     }
 
     /// Stops the clients; each ends the command that it is at.
-    pub(crate) async fn stop(self) -> Tally {
+    pub(crate) async fn stop(mut self) -> Tally {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Tally::default();
-        for client in self.clients {
+        for client in std::mem::take(&mut self.clients) {
             let tally = client.await.unwrap();
             all.added += tally.added;
             all.perhaps += tally.perhaps;
@@ -77,6 +78,13 @@ impl Load {
             all.puts.extend(tally.puts);
         }
         all
+    }
+}
+
+impl Drop for Load {
+    /// A test that failed does not go on writing.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }
 

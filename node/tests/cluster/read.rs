@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use balsa::client::{Client, Error, Read};
 
-use crate::harness::{Cluster, Setup, until};
+use crate::harness::{Cluster, Setup, spawn, until};
 use crate::hostile::{ADD, number, total, total_in};
 
 /// The greatest total that was acknowledged, and when to stop.
@@ -15,6 +15,15 @@ struct Shared {
     acknowledged: AtomicU64,
     reads: AtomicU64,
     stop: AtomicBool,
+}
+
+/// A test that failed does not go on.
+struct StopAtEnd(Arc<Shared>);
+
+impl Drop for StopAtEnd {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Ordering::SeqCst);
+    }
 }
 
 async fn write(client: Client, shared: Arc<Shared>) {
@@ -46,13 +55,14 @@ async fn read(client: Client, shared: Arc<Shared>) {
 async fn no_read_is_older_than_a_write_acknowledged_before_it_while_leaders_die() {
     let mut cluster = Cluster::start(Setup { hostile: true, ..Setup::default() }).await;
     let shared = Arc::new(Shared::default());
-    let mut tasks = vec![
-        tokio::spawn(write(cluster.client(), Arc::clone(&shared))),
-        tokio::spawn(write(cluster.client(), Arc::clone(&shared))),
-    ];
+    let stop = StopAtEnd(Arc::clone(&shared));
+    let writers = [cluster.client(), cluster.client()];
+    let writers = writers.map(|client| (client, Arc::clone(&shared)));
+    let mut tasks: Vec<_> = writers.map(|(client, shared)| spawn(move || write(client, shared))).into();
     let one_node = cluster.nodes.iter().map(|node| node.client_within(Duration::from_secs(1)));
     let readers: Vec<_> = one_node.chain([cluster.client()]).collect();
-    tasks.extend(readers.into_iter().map(|client| tokio::spawn(read(client, Arc::clone(&shared)))));
+    let readers = readers.into_iter().map(|client| (client, Arc::clone(&shared)));
+    tasks.extend(readers.map(|(client, shared)| spawn(move || read(client, shared))));
     for round in 0..4 {
         let (writes, reads) = (shared.acknowledged.load(Ordering::SeqCst), shared.reads.load(Ordering::SeqCst));
         until("clients write and read", async || {
@@ -74,7 +84,7 @@ async fn no_read_is_older_than_a_write_acknowledged_before_it_while_leaders_die(
         }
         cluster.ready().await;
     }
-    shared.stop.store(true, Ordering::SeqCst);
+    drop(stop);
     for task in tasks {
         task.await.unwrap();
     }

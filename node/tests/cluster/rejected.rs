@@ -102,7 +102,9 @@ async fn put_once(uri: String, key: String, bytes: usize) -> Result<(), Status> 
 
 #[tokio::test]
 async fn overload_is_refused_with_a_hint_and_the_cluster_goes_on_afterwards() {
-    let mut cluster = Cluster::start(Setup { hostile: true, ..Setup::default() }).await;
+    // A leader that hears of nobody for an election timeout takes no more writes at all; this one is to take too many.
+    let slow = "heartbeat_interval_ms = 500\nelection_timeout_min_ms = 60000\nelection_timeout_max_ms = 90000\n";
+    let mut cluster = Cluster::start(Setup { hostile: true, raft: Some(slow), ..Setup::default() }).await;
     let leader = cluster.leader().await;
     for at in (0..3).filter(|at| *at != leader) {
         cluster.nodes[at].freeze();

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use balsa::client::{Client, Error, Read, Reply};
 use uuid::Uuid;
 
-use crate::harness::{Cluster, Setup, until};
+use crate::harness::{Cluster, Setup, spawn, until};
 use crate::hostile::{add, total, total_in};
 
 fn refusal(result: Result<Reply, Error>) -> String {
@@ -89,7 +89,9 @@ async fn a_key_older_than_the_window_is_refused_and_not_run() {
 
 #[tokio::test]
 async fn a_command_that_a_dying_leader_logged_alone_is_applied_once_when_it_is_retried() {
-    let mut cluster = Cluster::start(Setup { hostile: true, ..Setup::default() }).await;
+    // Slow enough that the leader still takes a write after the others have fallen silent.
+    let slow = "heartbeat_interval_ms = 250\nelection_timeout_min_ms = 2500\nelection_timeout_max_ms = 3500\n";
+    let mut cluster = Cluster::start(Setup { hostile: true, raft: Some(slow), ..Setup::default() }).await;
     let leader = cluster.leader().await;
     let followers: Vec<_> = (0..3).filter(|at| *at != leader).collect();
     let key = Uuid::now_v7().to_string();
@@ -100,7 +102,7 @@ async fn a_command_that_a_dying_leader_logged_alone_is_applied_once_when_it_is_r
     let alone = cluster.nodes[leader].client_within(Duration::from_millis(500)).call(&add(&key, 3)).await;
     assert!(matches!(alone, Err(Error::OutcomeUnknown { .. })), "{alone:?}");
     let (waiting, call) = (cluster.nodes[followers[0]].client(), add(&key, 3));
-    let waiting = tokio::spawn(async move { waiting.call(&call).await });
+    let waiting = spawn(move || async move { waiting.call(&call).await });
     cluster.nodes[leader].kill().await;
     for at in &followers {
         cluster.nodes[*at].thaw();
@@ -129,7 +131,7 @@ async fn duplicates_in_flight_across_a_leader_change_are_applied_once() {
         let calls: Vec<_> = keys
             .iter()
             .flat_map(|key| clients.iter().map(|client| (client.clone(), add(key, 1))))
-            .map(|(client, call)| tokio::spawn(async move { client.call(&call).await }))
+            .map(|(client, call)| spawn(move || async move { client.call(&call).await }))
             .collect();
         cluster.nodes[leader].kill().await;
         cluster.start_all();
