@@ -29,7 +29,9 @@ impl Node {
         let deadline = command.deadline.unwrap_or_else(|| Instant::now() + PATIENCE);
         let mut last = ServiceError::NoLeader;
         loop {
-            self.serving()?;
+            if let Err(error) = self.serving() {
+                return Err(worse(last, error));
+            }
             let attempt = match self.leader() {
                 Leader::This => self.propose_call(&command, deadline).await,
                 Leader::Other(id, member) => {
@@ -187,4 +189,16 @@ fn forwarded(done: peer::Executed) -> Result<Executed, ServiceError> {
 fn decode(outcome: Bytes) -> Result<Outcome, ServiceError> {
     let decoded = pb::Outcome::decode(outcome).map_err(|_| ServiceError::OutcomeUnknown)?;
     Outcome::try_from(decoded).map_err(|_| ServiceError::OutcomeUnknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_have_been_applied_stays_so_when_the_node_stops_meanwhile() {
+        let unknown = ServiceError::OutcomeUnknown;
+        assert_eq!(worse(unknown.clone(), ServiceError::ShuttingDown), unknown);
+        assert_eq!(worse(ServiceError::NoLeader, ServiceError::ShuttingDown), ServiceError::ShuttingDown);
+    }
 }
