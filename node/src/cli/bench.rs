@@ -43,10 +43,10 @@ pub(super) struct Bench {
     #[arg(long, default_value = "put", value_name = "put|get|mixed:N")]
     mix: Mix,
     /// How long to measure
-    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = humantime::parse_duration)]
     duration: Duration,
     /// How long to send before measuring
-    #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "1s", value_name = "DURATION", value_parser = humantime::parse_duration)]
     warmup: Duration,
     /// Connections, spread over the endpoints
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -61,7 +61,7 @@ pub(super) struct Bench {
     #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     keys: u32,
     /// Whether puts carry an idempotency key, as the other commands' do: it costs the cluster a row each
-    #[arg(long, value_enum, default_value_t = Switch::Off)]
+    #[arg(long, value_enum, default_value_t = Switch::Off, value_name = "on|off")]
     idempotency_keys: Switch,
     /// Send all to the leader, wherever the endpoints point
     #[arg(long)]

@@ -43,7 +43,7 @@ pub enum Error {
     #[error(transparent)]
     Client(#[from] client::Error),
     /// Nothing listens where the cluster should be.
-    #[error("nothing answers at {}{}: {last}; {}", places(.endpoints), origin(.endpoints), advice(.endpoints))]
+    #[error("nothing answers at {}{}: {last}; {}", places(.endpoints), origin(.endpoints), advice(.endpoints), last = without_place(.last, .endpoints))]
     Nobody {
         /// Where it should be.
         endpoints: Endpoints,
@@ -137,6 +137,14 @@ fn writeln_to(console: &mut Console, text: &str) -> io::Result<()> {
 
 fn places(endpoints: &Endpoints) -> String {
     endpoints.list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// A single place is named once only.
+fn without_place<'a>(last: &'a str, endpoints: &Endpoints) -> &'a str {
+    match &endpoints.list[..] {
+        [only] => last.strip_prefix(&format!("{only}: ")).unwrap_or(last),
+        _ => last,
+    }
 }
 
 fn origin(endpoints: &Endpoints) -> String {

@@ -24,7 +24,7 @@ const DELETE: &str = "/kvstore.v1.KvStore/Delete";
 const LIST: &str = "/kvstore.v1.KvStore/List";
 
 const VALUE_HELP: &str = "\
-A value is text, @FILE for a file's content, or - for standard input; text that begins with @ is written with a second @.
+A value is text, @FILE for a file's content, or - for standard input; text that begins with @ is written with a second @. \
 With --hex, keys and values on the command line are hexadecimal, and so is what is printed.";
 
 /// How keys and values are written.
@@ -128,7 +128,7 @@ pub(super) struct Delete {
 /// Arguments of `list`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A line is a key, a tab and a value. What is not printable is escaped: \\n, \\t, \\r, \\\\, and \\xNN for other bytes. With
+A line is a key, a tab and a value. What is not printable is escaped: \\n, \\t, \\r, \\\\, and \\xNN for other bytes. With \
 -o json a line is an object. Long lists are read page by page, each page as the keys are at that moment.")]
 pub(super) struct List {
     /// What keys begin with; all keys if there is none

@@ -40,7 +40,7 @@ Exit codes:
   4  outcome unknown: the command was sent, and may or may not have been run
   5  rejected by the module: it ran, and answered with an error
 
-Endpoints, if none are given: those of the local cluster (.balsa/endpoints, written by `balsa up`, looked for from here
+Endpoints, if none are given: those of the local cluster (.balsa/endpoints, written by `balsa up`, looked for from here \
 upward), else 127.0.0.1:6000.";
 
 /// How long a call may take unless `--timeout` says otherwise.
@@ -68,7 +68,7 @@ pub struct Global {
     /// How long a call may take with all its retries, such as 500ms or 1m [default: 10s; 2s while nothing listens]
     #[arg(long, global = true, value_name = "DURATION", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
-    /// For people or for programs
+    /// For people (text), or for programs (json, in which bytes are base64)
     #[arg(short, long, global = true, value_enum, default_value_t)]
     output: Format,
 }

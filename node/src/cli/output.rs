@@ -16,13 +16,11 @@ use serde::Serialize;
 use super::{Error, Exit};
 use crate::ids::hex;
 
-/// For people or for programs.
+/// For people, or for programs. (The variants have no doc comments, since clap would show help on three pages for them.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Format {
-    /// For people.
     #[default]
     Text,
-    /// For programs; bytes are base64.
     Json,
 }
 

@@ -297,6 +297,11 @@ fn is_transport(status: &Status) -> bool {
     std::error::Error::source(status).is_some()
 }
 
+/// The client library's own clock ran out: it reads `grpc-timeout`, too.
+pub(super) fn is_timeout(status: &Status) -> bool {
+    chain(status).any(|error| error.is::<tonic::TimeoutExpired>())
+}
+
 fn never_connected(status: &Status) -> bool {
     chain(status).any(|error| error.is::<tonic::ConnectError>())
 }

@@ -165,6 +165,13 @@ pub(crate) fn refuse(code: Code, reason: &str, metadata: &[(&str, &str)]) -> Sta
     Status::with_details(code, message, rich.encode_to_vec().into())
 }
 
+/// The same, with a pause that no test has time for: the client gives up at once.
+pub(crate) fn refuse_for_long(code: Code, reason: &str) -> Status {
+    let mut status = refuse(code, reason, &[]);
+    status.metadata_mut().insert("grpc-retry-pushback-ms", MetadataValue::from(3_600_000));
+    status
+}
+
 /// An error as a module makes it: it has an index, since it was applied.
 pub(crate) fn module_says(code: Code, message: &str, index: u64) -> Status {
     let mut status = Status::new(code, message);

@@ -219,7 +219,7 @@ impl Client {
             };
             tracing::debug!(node = %failure.at, error = %failure.text, "an attempt failed");
             let pause = attempts.judge(failure)?;
-            if pause >= attempts.left() {
+            if pause + ATTEMPT_MIN >= attempts.left() {
                 return Err(attempts.give_up());
             }
             tokio::time::sleep(pause).await;
@@ -239,11 +239,16 @@ impl Client {
         };
         match tokio::time::timeout(timeout, operation(channel, timeout)).await {
             Ok(Ok(done)) => Ok(done),
+            Ok(Err(status)) if failure::is_timeout(&status) => Err(Failure::silent(at, timeout)),
             Ok(Err(status)) => Err(Failure::of(at, &status)),
             Err(_) => Err(Failure::silent(at, timeout)),
         }
     }
 }
+
+/// An attempt is not begun with less time than this: it could only turn a call that was surely not run into one that nobody
+/// knows about.
+const ATTEMPT_MIN: Duration = Duration::from_millis(20);
 
 /// A quarter of the whole, so that a node which hangs leaves time for the others, but not less than a second: no call of a
 /// module takes that long (fuel bounds it), so a node that needs longer is in trouble.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tonic::Status;
 use tonic::metadata::MetadataValue;
 
-use super::fake::{self, FakeNode, module_says, nobody, refuse, reply};
+use super::fake::{self, FakeNode, module_says, nobody, refuse, refuse_for_long, reply};
 use super::*;
 
 const PATH: &str = "/test.v1.Notes/Write";
@@ -110,18 +110,26 @@ async fn a_command_that_was_never_sent_is_unavailable() {
 
 #[tokio::test]
 async fn a_command_that_was_surely_not_run_is_unavailable() {
-    let node = FakeNode::start(|_| Err(refuse(Code::Unavailable, "NO_LEADER", &[]))).await;
-    let error = short(&[node.endpoint()]).command(PATH, "").await.unwrap_err();
+    let node = FakeNode::start(|asked| match asked.attempt {
+        0 => Err(refuse(Code::Unavailable, "NOT_READY", &[])),
+        _ => Err(refuse_for_long(Code::Unavailable, "NO_LEADER")),
+    })
+    .await;
+    let error = node.client().command(PATH, "").await.unwrap_err();
     let Error::Unavailable { connected: true, last, .. } = error else { panic!("{error}") };
     assert!(last.ends_with("fake NO_LEADER (NO_LEADER)"), "{last}");
-    assert!(node.asked().len() > 1);
+    assert_eq!(node.asked().len(), 2);
 }
 
 #[tokio::test]
 async fn a_command_that_may_have_run_has_an_unknown_outcome() {
     for reason in ["OUTCOME_UNKNOWN", "DEADLINE"] {
-        let node = FakeNode::start(move |_| Err(refuse(Code::Unknown, reason, &[]))).await;
-        let error = short(&[node.endpoint()]).command(PATH, "").await.unwrap_err();
+        let node = FakeNode::start(move |asked| match asked.attempt {
+            0 => Err(refuse(Code::Unknown, reason, &[])),
+            _ => Err(refuse_for_long(Code::Unavailable, "NO_LEADER")),
+        })
+        .await;
+        let error = node.client().command(PATH, "").await.unwrap_err();
         let Error::OutcomeUnknown { key, .. } = error else { panic!("{error}") };
         assert_eq!(node.asked()[0].key(), Some(&*key));
     }
@@ -140,8 +148,8 @@ async fn a_command_once_sent_to_a_silent_node_stays_unknown_whatever_others_say(
 
 #[tokio::test]
 async fn a_query_never_has_an_unknown_outcome() {
-    let node = FakeNode::start(|_| Err(refuse(Code::DeadlineExceeded, "DEADLINE", &[]))).await;
-    let error = short(&[node.endpoint()]).query(PATH, "", Read::default()).await.unwrap_err();
+    let node = FakeNode::start(|_| Err(refuse_for_long(Code::DeadlineExceeded, "DEADLINE"))).await;
+    let error = node.client().query(PATH, "", Read::default()).await.unwrap_err();
     assert!(matches!(error, Error::Unavailable { connected: true, .. }), "{error}");
 }
 
@@ -218,7 +226,7 @@ async fn an_overloaded_node_says_when_to_come_back() {
     let error = node.client().command(PATH, "").await.unwrap_err();
     assert!(matches!(error, Error::Refused(_)), "{error}");
 
-    let node = FakeNode::start(move |_| Err(overloaded(3_600_000))).await;
+    let node = FakeNode::start(|_| Err(refuse_for_long(Code::ResourceExhausted, "OVERLOADED"))).await;
     let error = node.client().command(PATH, "").await.unwrap_err();
     assert!(matches!(error, Error::Unavailable { .. }), "{error}");
 }

@@ -289,6 +289,7 @@ mod tests {
         call.observe(Code::Ok, Duration::from_millis(2));
         call.observe(Code::FailedPrecondition, Duration::from_millis(3));
         metrics.set_role("follower");
+        metrics.storage_bytes.get_or_create(&StoreLabels { store: "log" }).set(9);
         let text = metrics.encode();
         let labels = r#"module="kvstore",method="kvstore.v1.KvStore/Put""#;
         for line in [

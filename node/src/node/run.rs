@@ -10,7 +10,6 @@ use openraft::SnapshotPolicy;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_stream::wrappers::TcpListenerStream;
 
 use super::admission::Admission;
 use super::queries::Queries;
@@ -19,14 +18,14 @@ use crate::config::Config;
 use crate::fatal::Fatal;
 use crate::log_store::{self, LogStore};
 use crate::meta::{self, Meta};
-use crate::proto::peer::peer_server::PeerServer;
 use crate::raft::Raft;
 use crate::raft::apply::Applier;
 use crate::raft::bootstrap::Identity;
 use crate::raft::clock::LogClock;
 use crate::raft::network::Network;
+use crate::raft::peer_server;
 use crate::raft::peer_service::PeerService;
-use crate::raft::peers::{MESSAGE_BYTES_MAX, Peers};
+use crate::raft::peers::Peers;
 use crate::raft::read_index::ReadGate;
 use crate::raft::types::Member;
 use crate::state_machine::{self, Fault, StateMachine};
@@ -227,22 +226,10 @@ impl Node {
         let probes = tokio::spawn(http::serve(listeners.http, readiness, gauges, metrics, stopped(stop.clone())));
         let fenced = self.fenced().is_some();
         let service = PeerService::new(self.inner.raft.clone(), self.inner.peers.clone(), self.clone());
-        let service = PeerServer::new(service)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        let peers = tonic::transport::Server::builder()
-            .tcp_nodelay(true)
-            .initial_stream_window_size(8 * 1024 * 1024)
-            .initial_connection_window_size(16 * 1024 * 1024)
-            .http2_keepalive_interval(Some(Duration::from_secs(5)))
-            .add_service(service);
         let peers = tokio::spawn(async move {
             // A fenced node has nothing to say to its peers.
             if !fenced {
-                let incoming = TcpListenerStream::new(listeners.peer);
-                if let Err(error) = peers.serve_with_incoming_shutdown(incoming, stopped(stop)).await {
-                    tracing::error!(%error, "the peers' server ended");
-                }
+                peer_server::serve(listeners.peer, service, stopped(stop)).await;
             }
         });
         async move {

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod codec;
 pub mod exchange;
 pub mod network;
+pub mod peer_server;
 pub mod peer_service;
 pub mod peers;
 pub mod read_index;

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tonic::{Code, Status};
 
 use super::*;
-use crate::client::fake::{module_says, nobody, notes_files, refuse, reply};
+use crate::client::fake::{module_says, nobody, notes_files, refuse, refuse_for_long, reply};
 use store::FakeCluster;
 
 /// Standard output or error, kept.
@@ -322,15 +322,15 @@ fn the_local_cluster_is_found_by_its_file() {
 
 #[test]
 fn a_cluster_that_does_not_serve_is_exit_code_3_and_says_why() {
-    let cluster = FakeCluster::saying(|_| Err(refuse(Code::Unavailable, "NO_LEADER", &[])));
-    let ran = Shell::on(&cluster, &["put", "k", "v", "--timeout", "200ms"]).run().exits(Exit::Unavailable);
+    let cluster = FakeCluster::saying(|_| Err(refuse_for_long(Code::Unavailable, "NO_LEADER")));
+    let ran = Shell::on(&cluster, &["put", "k", "v"]).run().exits(Exit::Unavailable);
     assert!(ran.err.contains("fake NO_LEADER (NO_LEADER)"), "{}", ran.err);
 }
 
 #[test]
 fn an_unknown_outcome_is_exit_code_4_and_tells_the_key() {
-    let cluster = FakeCluster::saying(|_| Err(refuse(Code::Unknown, "OUTCOME_UNKNOWN", &[])));
-    let arguments = ["put", "k", "v", "--timeout", "200ms"];
+    let cluster = FakeCluster::saying(|_| Err(refuse_for_long(Code::Unknown, "OUTCOME_UNKNOWN")));
+    let arguments = ["put", "k", "v"];
     let ran = Shell::on(&cluster, &arguments).run().exits(Exit::OutcomeUnknown);
     let key = cluster.asked()[0].key().unwrap().to_owned();
     assert!(ran.err.contains(&key), "{}", ran.err);
