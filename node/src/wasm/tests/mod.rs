@@ -4,6 +4,7 @@ mod example;
 mod fixture;
 mod fuel;
 mod garbage;
+mod hostile;
 mod imports;
 mod limits;
 mod loading;
