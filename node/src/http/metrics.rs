@@ -295,7 +295,7 @@ mod tests {
             format!(r#"balsa_command_duration_seconds_bucket{{le="0.0025",{labels}}} 1"#),
             r#"balsa_raft_role{role="follower"} 1"#.to_owned(),
             r#"balsa_raft_role{role="leader"} 0"#.to_owned(),
-            "# UNIT balsa_log_fsync_duration_seconds seconds".to_owned(),
+            "# UNIT balsa_log_fsync_seconds seconds".to_owned(),
             "# UNIT balsa_storage_bytes bytes".to_owned(),
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\nis not in\n{text}");
