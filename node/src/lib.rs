@@ -29,15 +29,17 @@
 //! | [`command`], [`limits`], [`ids`], [`proto`] | words that all of them share |
 //! | [`meta`], [`fatal`] | who this data directory is; how a host fault ends a node |
 //!
-//! A stage uses the stages to its right and never those to its left; `node` alone wires them.
+//! Calls go from left to right, answers come back as results or through channels. What stages share beyond that are plain types
+//! (`raft::types`, `wasm::State`). `node` alone wires them.
 //!
 //! # Invariants
 //!
 //! - **Acknowledged means safe.** A command is answered after its entry is fsynced on a majority and applied.
 //! - **The log decides.** What an entry does follows from the entries and the state alone: no clock, no randomness, no
-//!   configuration, no order of a hash map. What could change a result is itself in the log, and a node's files only propose.
+//!   configuration, no order of a hash map. What could change a result is itself in the log; a node's files only propose.
 //! - **A call ends in one of three ways.** A message, a status of the module and a trap are outcomes: the same on every node,
-//!   digested, remembered for a retry. A refusal is the host's deterministic no. A host fault is never an answer: it stops the node.
+//!   digested, remembered for a retry. A refusal is the host's deterministic no. A host fault is never an answer: it stops
+//!   the node.
 //! - **All or nothing.** A command's writes, and what is remembered of it, land together or not at all.
 //! - **The log first.** The state on disk is never ahead of the log on disk, and can be computed again from there.
 //! - **Acknowledged data is never cut off silently.** Damage is an error that names its place.
