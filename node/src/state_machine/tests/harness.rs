@@ -138,11 +138,12 @@ pub(super) fn eventful_log() -> Vec<Entry> {
         log.push(command(index, time, kind));
     };
     let small_window = pb::Limits { idempotency_window_ms: 3_000, ..crate::limits::Replicated::default().into() };
-    let little_fuel = pb::Limits { command_fuel: 50_000, ..small_window };
+    let little_fuel = pb::Limits { command_fuel: 400_000, ..small_window };
     add(activate("tape", testing::tape("Tape", "one"), 0));
     add(Kind::SetLimits(pb::SetLimits { limits: Some(little_fuel) }));
     for round in 0..4_u64 {
-        let minted = 1_000_000 + round * 3_000;
+        // Each round takes 7 s of log time and begins with a key of its own time.
+        let minted = 1_001_500 + round * 7_000;
         add(tape_call("Put", &format!("{}=round {round}", ['a', 'b', 'c', 'd'][round as usize]), &key_at(minted, 1)));
         add(tape_call("Put", "z=again", &key_at(minted, 1)));
         add(tape_call("Put", &format!("z={round}"), "an opaque key"));
@@ -150,7 +151,8 @@ pub(super) fn eventful_log() -> Vec<Entry> {
         add(tape_call("Fail", "f=failed", &key_at(minted, 2)));
         add(tape_call("Trap", "t=trapped", &key_at(minted, 3)));
         add(tape_call("Spin", "s=spun", ""));
-        add(tape_call("Big", "6", &key_at(minted, 4)));
+        add(tape_call("Big", "6", &key_at(minted + 2_000, 4)));
+        add(tape_call("Put", "z=too late", &key_at(minted - 4_000, 5)));
         add(tape_call("Now", "", ""));
         add(tape_call("Delete", "z", ""));
         add(tape_call("Get", "a", ""));

@@ -37,6 +37,7 @@ scripts! {
     a_batch_is_one_commit
     a_call_reads_its_own_writes
     a_guest_error_rolls_back
+    a_hostile_module_leaves_no_trace
     a_key_older_than_the_window_is_refused
     a_key_with_another_request_is_refused
     a_key_with_another_request_is_refused_on_another_method
@@ -313,6 +314,7 @@ fn module(name: &str, service: &str, salt: &str, wasm: Option<String>) -> Vec<u8
     match (name, wasm) {
         (_, Some(text)) => text.into_bytes(),
         ("kvstore", None) => wasm::embedded::KVSTORE.to_vec(),
+        ("hostile", None) => testing::hostile_wasm(),
         _ => testing::tape(service, salt),
     }
 }
