@@ -93,16 +93,7 @@ impl StateMachine {
         let durable = state.progress.last_applied;
         shared.restart(&state.progress);
         let shared = Arc::new(shared);
-        Ok(Self {
-            engine,
-            database,
-            state,
-            digests: Vec::new(),
-            shared,
-            fence,
-            durable,
-            changing: false,
-        })
+        Ok(Self { engine, database, state, digests: Vec::new(), shared, fence, durable, changing: false })
     }
 
     /// Access to what is published, for other threads.

@@ -338,8 +338,8 @@ impl Layout {
 
     fn remove_other_generations(&self, keep: Generation) -> Result<(), Error> {
         let keep = self.generation(keep);
-        let leftovers = self.list(&self.state)?.into_iter().filter(|path| is_database(path) && *path != keep);
-        leftovers.map(|path| self.remove(&path)).collect()
+        let mut leftovers = self.list(&self.state)?.into_iter().filter(|path| is_database(path) && *path != keep);
+        leftovers.try_for_each(|path| self.remove(&path))
     }
 
     fn open(&self, path: &Path) -> Result<OpenFile, Error> {

@@ -22,7 +22,7 @@ pub(crate) mod sim_disk;
 pub use database::{Database, Generation, Incoming, ReadView};
 pub use disk::{Disk, Files};
 pub use fence::Fence;
-pub use txn::{ModuleState, Overlay, Txn};
+pub use txn::{ModuleState, Overlay, Txn, Visit};
 
 use std::io;
 use std::path::PathBuf;

@@ -1,6 +1,5 @@
 //! Making logs, and applying them.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,7 +14,7 @@ use crate::proto::command as pb;
 use crate::proto::command::command::Kind;
 use crate::raft::codec::log_id;
 use crate::raft::types::{Entry, Member, Membership};
-use crate::storage::{Disk, Files};
+use crate::storage::sim_disk::SimDisk;
 use crate::testing;
 use crate::wasm::HostFault;
 
@@ -23,12 +22,17 @@ use crate::wasm::HostFault;
 pub(super) const CACHE_BYTES: usize = 64 * 1024;
 pub(super) const TERM: u64 = 7;
 
-pub(super) fn open(dir: &Path) -> StateMachine {
-    open_on(Arc::new(Files), dir).unwrap()
+/// A state machine on a simulated disk, which syncs in no time.
+pub(super) fn open(disk: &SimDisk) -> StateMachine {
+    try_open(disk).unwrap()
 }
 
-pub(super) fn open_on(disk: Arc<dyn Disk>, dir: &Path) -> Result<StateMachine, HostFault> {
-    StateMachine::open(testing::engine(), Options { disk, cache_bytes: CACHE_BYTES, ..Options::new(dir) })
+pub(super) fn try_open(disk: &SimDisk) -> Result<StateMachine, HostFault> {
+    StateMachine::open(testing::engine(), options(disk))
+}
+
+pub(super) fn options(disk: &SimDisk) -> Options {
+    Options { disk: Arc::new(disk.clone()), cache_bytes: CACHE_BYTES, ..Options::new("d") }
 }
 
 pub(super) fn command(index: u64, time_ms: u64, kind: Kind) -> Entry {
