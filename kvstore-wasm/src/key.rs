@@ -18,11 +18,18 @@ pub(crate) fn stored(key: &[u8]) -> Result<Vec<u8>, Status> {
     if key.len() > KEY_BYTES_MAX {
         return Err(Status::invalid_argument("key is longer than 64 KiB"));
     }
-    Ok(bound(key))
+    Ok(tagged(key))
 }
 
-/// The state key for a bound of a range, which may be anything.
-pub(crate) fn bound(key: &[u8]) -> Vec<u8> {
+/// The state key for a bound of a range, which may be empty.
+pub(crate) fn bound(key: &[u8]) -> Result<Vec<u8>, Status> {
+    if key.len() > KEY_BYTES_MAX {
+        return Err(Status::invalid_argument("prefix, start, end or page_token is longer than a key can be"));
+    }
+    Ok(tagged(key))
+}
+
+fn tagged(key: &[u8]) -> Vec<u8> {
     let mut stored = Vec::with_capacity(key.len() + 1);
     stored.push(CLIENT);
     stored.extend_from_slice(key);

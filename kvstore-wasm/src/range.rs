@@ -7,7 +7,9 @@ use balsa_sdk::prost::Message;
 use balsa_sdk::{Bytes, Context, Page, Range, Status, View};
 
 use crate::limits::{COUNT_ITEMS_MAX, DELETE_ITEMS_MAX, LIST_ITEMS_MAX};
-use crate::{CountRequest, CountResponse, DeleteRangeRequest, DeleteRangeResponse, KeyValue, ListRequest, ListResponse};
+use crate::{
+    CountRequest, CountResponse, DeleteRangeRequest, DeleteRangeResponse, KeyValue, ListRequest, ListResponse,
+};
 use crate::{key, limits, row};
 
 /// First byte of a page token.
@@ -19,7 +21,7 @@ pub(crate) const DELETE_BYTES_MAX: usize = balsa_sdk::limits::SCAN_BYTES_MAX;
 
 /// One page of at most `bytes_max` encoded bytes, token and framing not counted.
 pub(crate) fn list(ctx: &View, request: ListRequest, bytes_max: usize) -> Result<ListResponse, Status> {
-    let mut range = bounds(&request.prefix, &request.start, &request.end);
+    let mut range = bounds(&request.prefix, &request.start, &request.end)?;
     if request.reverse {
         range = range.reverse();
     }
@@ -80,7 +82,7 @@ pub(crate) fn framed_len(message: &impl Message) -> usize {
 }
 
 pub(crate) fn count(ctx: &View, request: CountRequest) -> Result<CountResponse, Status> {
-    let range = bounds(&request.prefix, &request.start, &request.end).keys_only().page_bytes(256 * 1024);
+    let range = bounds(&request.prefix, &request.start, &request.end)?.keys_only().page_bytes(256 * 1024);
     let range = after_token(range, &request.page_token, FORWARD)?;
     let mut response = CountResponse::default();
     for page in ctx.pages(range.limit(COUNT_ITEMS_MAX)) {
@@ -107,7 +109,7 @@ pub(crate) fn doomed(
     if everything && !request.all {
         return Err(Status::invalid_argument("the range is all keys; to delete them, set `all`"));
     }
-    let range = bounds(&request.prefix, &request.start, &request.end);
+    let range = bounds(&request.prefix, &request.start, &request.end)?;
     Ok(ctx.scan(&range.keys_only().limit(items_max).page_bytes(bytes_max)))
 }
 
@@ -118,9 +120,9 @@ pub(crate) fn delete_page(ctx: &mut Context, page: &Page) {
 }
 
 /// The range of state keys for what all range requests have.
-fn bounds(prefix: &[u8], start: &[u8], end: &[u8]) -> Range {
-    let range = Range::prefix(key::bound(prefix)).starting_at(&key::bound(start));
-    if end.is_empty() { range } else { range.ending_before(&key::bound(end)) }
+fn bounds(prefix: &[u8], start: &[u8], end: &[u8]) -> Result<Range, Status> {
+    let range = Range::prefix(key::bound(prefix)?).starting_at(&key::bound(start)?);
+    Ok(if end.is_empty() { range } else { range.ending_before(&key::bound(end)?) })
 }
 
 fn page_token(page: &Page) -> Bytes {
@@ -134,7 +136,7 @@ fn token(direction: u8, key: &[u8]) -> Bytes {
 /// The rest of `range` behind the page that ended with `token`.
 fn after_token(range: Range, token: &[u8], direction: u8) -> Result<Range, Status> {
     let Some((given, key)) = token.split_first() else { return Ok(range) };
-    let last = key::bound(key);
+    let last = key::bound(key)?;
     if *given != direction || !range.contains(&last) {
         return Err(Status::invalid_argument("page_token is not of this range and direction"));
     }

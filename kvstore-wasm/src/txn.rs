@@ -100,11 +100,7 @@ struct Budget {
 impl Budget {
     fn new() -> Self {
         // A token of each list has its own room: see `take_response`, which stops after the first that does not fit.
-        Self {
-            response_bytes: RESPONSE_BYTES_MAX,
-            delete_items: DELETE_ITEMS_MAX,
-            delete_bytes: DELETE_BYTES_MAX,
-        }
+        Self { response_bytes: RESPONSE_BYTES_MAX, delete_items: DELETE_ITEMS_MAX, delete_bytes: DELETE_BYTES_MAX }
     }
 
     fn take_response(&mut self, bytes: usize) -> Result<(), Status> {
@@ -121,7 +117,9 @@ impl Budget {
                 (self.delete_items, self.delete_bytes) = (items, bytes);
                 Ok(())
             }
-            _ => Err(Status::resource_exhausted("the ranges of a transaction delete more than 10 000 keys or 4 MiB of keys")),
+            _ => Err(Status::resource_exhausted(
+                "the ranges of a transaction delete more than 10 000 keys or 4 MiB of keys",
+            )),
         }
     }
 }

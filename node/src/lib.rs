@@ -17,4 +17,6 @@ pub mod raft;
 pub mod service;
 pub mod state_machine;
 pub mod storage;
+#[cfg(test)]
+mod testing;
 pub mod wasm;

@@ -9,6 +9,10 @@ use crate::proto::command;
 pub const KEY_BYTES_MAX: usize = 64 * 1024;
 /// A state value.
 pub const VALUE_BYTES_MAX: usize = 1024 * 1024;
+/// A state key as a module stores it: what a client may send, and room for what the module puts before it.
+pub const STORED_KEY_BYTES_MAX: usize = KEY_BYTES_MAX + 64;
+/// A state value as a module stores it: what a client may send, and room for a version or an index.
+pub const STORED_VALUE_BYTES_MAX: usize = VALUE_BYTES_MAX + 64;
 /// A client's request message: one value, its key, and room for a transaction's framing.
 pub const REQUEST_BYTES_MAX: usize = 1024 * 1024 + 256 * 1024;
 /// An encoded response: gRPC clients refuse messages above 4 MiB unless told otherwise, and framing needs some of it.

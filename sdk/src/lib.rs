@@ -38,6 +38,8 @@
 
 #![deny(missing_docs)]
 
+#[cfg(any(target_arch = "wasm32", test))]
+mod arena;
 mod context;
 mod imports;
 pub mod limits;

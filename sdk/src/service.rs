@@ -54,10 +54,13 @@ where
     Request: Message + Default,
     Response: Message,
 {
-    match Request::decode(input) {
-        Ok(request) => Ok(method(request)?.encode_to_vec()),
-        Err(error) => Err(undecodable(&error)),
-    }
+    let request = Request::decode(input).map_err(|error| undecodable(&error))?;
+    let response = method(request)?;
+    let output = response.encode_to_vec();
+    // The instance ends with the call; taking a large response apart would be work for nobody.
+    #[cfg(target_arch = "wasm32")]
+    std::mem::forget(response);
+    Ok(output)
 }
 
 /// Not generic, so that a module holds it once.

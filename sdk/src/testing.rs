@@ -128,11 +128,7 @@ impl Host {
         std::mem::take(&mut self.logs)
     }
 
-    fn run<T>(
-        &mut self,
-        writable: bool,
-        call: impl FnOnce(&mut Context) -> Result<T, Status>,
-    ) -> Result<T, Status> {
+    fn run<T>(&mut self, writable: bool, call: impl FnOnce(&mut Context) -> Result<T, Status>) -> Result<T, Status> {
         let mut entered = Entered::new(self, writable);
         let result = call(&mut Context::new());
         entered.keep = result.is_ok();
@@ -142,8 +138,10 @@ impl Host {
     /// Unless the test gave a seed: different for every index, the same in every run.
     fn seed(&self) -> [u8; 32] {
         self.random.unwrap_or_else(|| {
-            let mut seed = [0xba; 32];
-            seed[..8].copy_from_slice(&self.index.to_le_bytes());
+            let mut seed = [0; 32];
+            for (word, salt) in seed.chunks_mut(8).zip(1_u64..) {
+                word.copy_from_slice(&(self.index + 1).wrapping_mul(salt << 32 | 0x9e37_79b9).to_le_bytes());
+            }
             seed
         })
     }
@@ -186,3 +184,6 @@ fn check_size(response: &impl Message) {
     let len = response.encoded_len();
     assert!(len <= RESULT_BYTES_MAX, "bad_result: a response of {len} bytes");
 }
+
+#[cfg(test)]
+mod tests;

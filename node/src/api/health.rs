@@ -10,8 +10,8 @@ use std::time::Duration;
 use futures::Stream;
 use tokio::time::MissedTickBehavior;
 use tonic::{Request, Response, Status};
-pub(super) use tonic_health::pb::health_server::{HealthServer, SERVICE_NAME as NAME};
 use tonic_health::pb::health_check_response::ServingStatus;
+pub(super) use tonic_health::pb::health_server::{HealthServer, SERVICE_NAME as NAME};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_server};
 
 use super::call::Core;
@@ -47,7 +47,8 @@ impl<B: Backend> health_server::Health for Health<B> {
         let mut ticks = tokio::time::interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let watch = Watch { core: Arc::clone(&self.0), service, ticks, told: None };
-        let stream = futures::stream::unfold(watch, |mut watch| async move { Some((Ok(watch.change().await?), watch)) });
+        let stream =
+            futures::stream::unfold(watch, |mut watch| async move { Some((Ok(watch.change().await?), watch)) });
         Ok(Response::new(Box::pin(stream)))
     }
 }

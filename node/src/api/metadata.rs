@@ -91,7 +91,8 @@ impl<'a> Metadata<'a> {
 
     /// How fresh a query's answer must be.
     pub(super) fn consistency(&self) -> Result<Consistency, Invalid> {
-        let min_index = self.min_index.map_or(Ok(0), |value| parse_number(value.as_bytes()).ok_or(Invalid::MinIndex))?;
+        let min_index =
+            self.min_index.map_or(Ok(0), |value| parse_number(value.as_bytes()).ok_or(Invalid::MinIndex))?;
         match self.consistency.map(HeaderValue::as_bytes) {
             // A linearizable read sees every index that was ever acknowledged.
             None | Some(b"linearizable") => Ok(Consistency::Linearizable),

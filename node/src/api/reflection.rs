@@ -248,11 +248,11 @@ macro_rules! version {
         pub(super) mod $name {
             use std::pin::Pin;
 
+            use tonic_reflection::pb::$name::server_reflection_request::MessageRequest;
+            use tonic_reflection::pb::$name::server_reflection_response::MessageResponse;
             pub(in crate::api) use tonic_reflection::pb::$name::server_reflection_server::{
                 SERVICE_NAME, ServerReflection, ServerReflectionServer,
             };
-            use tonic_reflection::pb::$name::server_reflection_request::MessageRequest;
-            use tonic_reflection::pb::$name::server_reflection_response::MessageResponse;
             use tonic_reflection::pb::$name::{
                 ErrorResponse, ExtensionNumberResponse, FileDescriptorResponse, ListServiceResponse,
                 ServerReflectionRequest, ServerReflectionResponse, ServiceResponse,

@@ -156,11 +156,9 @@ impl Reason {
             Self::KeyReused | Self::KeyInvalid | Self::InvalidMetadata => Code::InvalidArgument,
             Self::UnknownMethod => Code::Unimplemented,
             Self::Trap => Code::Internal,
-            Self::Overloaded
-            | Self::KeysFull
-            | Self::ReplyTooLarge
-            | Self::RequestTooLarge
-            | Self::ResultTooLarge => Code::ResourceExhausted,
+            Self::Overloaded | Self::KeysFull | Self::ReplyTooLarge | Self::RequestTooLarge | Self::ResultTooLarge => {
+                Code::ResourceExhausted
+            }
         }
     }
 

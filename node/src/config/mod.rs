@@ -189,7 +189,7 @@ impl Config {
         env: impl Iterator<Item = (String, String)>,
     ) -> Result<Loaded, ConfigErrors> {
         let mut findings = Findings::default();
-        let source = path.map(Source::read).transpose().map_err(only)?;
+        let source = path.map(Source::read).transpose()?;
         let mut settings = Settings::defaults(source);
         settings.read_file(&mut findings);
         settings.read_environment(env, &mut findings);
@@ -260,10 +260,6 @@ impl Config {
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
-}
-
-fn only(finding: Finding) -> ConfigErrors {
-    ConfigErrors { findings: vec![finding] }
 }
 
 fn read_arguments(settings: &mut Settings, args: &Overrides, findings: &mut Findings) {

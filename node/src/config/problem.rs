@@ -172,11 +172,6 @@ impl PartialEq for schema::Key {
 impl Eq for schema::Key {}
 
 impl Problem {
-    /// A finding without a place.
-    pub(super) fn nowhere(self) -> Finding {
-        Finding { problem: self, place: None }
-    }
-
     /// Whether the node starts all the same.
     pub fn is_warning(&self) -> bool {
         matches!(self, Self::EvenReplicas { .. })
@@ -397,6 +392,11 @@ pub struct ConfigErrors {
 }
 
 impl ConfigErrors {
+    /// One error, which leaves nothing else to look at.
+    pub(super) fn only(problem: Problem, place: Option<Place>) -> Self {
+        Self { findings: vec![Finding { problem, place }] }
+    }
+
     /// The report with colours, for `anstream`.
     pub fn coloured(&self) -> String {
         self.render(Finding::coloured)

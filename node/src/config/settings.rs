@@ -14,7 +14,7 @@ use serde::Serialize;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-use super::problem::{Finding, Findings, Meant, Place, PlaceOrigin, Problem};
+use super::problem::{ConfigErrors, Findings, Meant, Place, PlaceOrigin, Problem};
 use super::schema::{self, Default, KEYS, Key, Kind};
 use super::template::{self, Template};
 
@@ -70,10 +70,10 @@ pub struct Settings {
 
 impl Source {
     /// Reads the file. Whatever is wrong here ends the work: there is nothing more to look at.
-    pub(super) fn read(path: &Path) -> Result<Self, Finding> {
+    pub(super) fn read(path: &Path) -> Result<Self, ConfigErrors> {
         let bytes = fs::read(path).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => Problem::FileMissing { path: path.to_owned() }.nowhere(),
-            _ => Problem::FileUnreadable { path: path.to_owned(), reason: error.to_string() }.nowhere(),
+            ErrorKind::NotFound => ConfigErrors::only(Problem::FileMissing { path: path.to_owned() }, None),
+            _ => ConfigErrors::only(Problem::FileUnreadable { path: path.to_owned(), reason: error.to_string() }, None),
         })?;
         let text = String::from_utf8(bytes).map_err(|error| not_utf8(path, &error))?;
         Ok(Self { path: path.to_owned(), text })
@@ -163,7 +163,7 @@ impl Settings {
         if let Some(second) = modules.get(1) {
             findings.push(Problem::SeveralModules { count: modules.len() }, Some(source.place(second.span())));
         }
-        let Some(first) = modules.get(0) else { return };
+        let Some(first) = modules.first() else { return };
         self.module = Some(first.span());
         if let DeValue::Table(table) = first.get_ref() {
             self.read_keys(source, section, table, findings);
@@ -335,11 +335,11 @@ impl Settings {
 type Name<'i> = Spanned<std::borrow::Cow<'i, str>>;
 type Section = schema::Section;
 
-fn not_utf8(path: &Path, error: &FromUtf8Error) -> Finding {
+fn not_utf8(path: &Path, error: &FromUtf8Error) -> ConfigErrors {
     let at = error.utf8_error().valid_up_to();
     let byte = error.as_bytes()[at];
     let source = Source { path: path.to_owned(), text: String::from_utf8_lossy(error.as_bytes()).into_owned() };
-    Finding { problem: Problem::NotUtf8 { byte }, place: Some(source.place(at..at)) }
+    ConfigErrors::only(Problem::NotUtf8 { byte }, Some(source.place(at..at)))
 }
 
 fn default_of(key: &Key) -> Option<Value> {

@@ -20,9 +20,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-pub use self::metrics::{
-    CallMetrics, CodeLabels, MethodLabels, Metrics, QueueLabels, ROLES, RoleLabels, StoreLabels,
-};
+pub use self::metrics::{CallMetrics, CodeLabels, MethodLabels, Metrics, QueueLabels, ROLES, RoleLabels, StoreLabels};
 
 /// Probes and one or two scrapers; more is a mistake or an attack.
 const CONNECTIONS_MAX: usize = 256;
@@ -180,7 +178,7 @@ mod tests {
                 Readiness { checks: vec![("log", Ok(())), ("state", state)] }
             }
         };
-        let gauges = |metrics: &Metrics| drop(metrics.raft_term.set(7));
+        let gauges = |metrics: &Metrics| _ = metrics.raft_term.set(7);
         tokio::spawn(serve(listener, readiness, gauges, Arc::new(Metrics::new()), std::future::pending()));
         Server { addr, well }
     }

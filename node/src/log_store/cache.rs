@@ -1,7 +1,7 @@
 //! The last entries, decoded: what apply and replication read nearly always.
 //!
-//! A tail of the log, without gaps. Bounded by bytes, except that entries which are not written yet are never let go: until
-//! they are, this is the only place to read them from.
+//! A tail of the log, without gaps. Bounded by bytes, except that entries which are not written yet are never let go:
+//! until they are, this is the only place to read them from.
 
 use std::collections::VecDeque;
 use std::ops::Range;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::raft::codec::Malformed;
 
-/// A failed operation of the log store. `Damaged` and `Io` end the use of this log; nothing here is ever retried, since a
-/// failed `fdatasync` says nothing about what a second one would mean.
+/// A failed operation of the log store. `Damaged` and `Io` end the use of this log; nothing here is ever retried, since
+/// a failed `fdatasync` says nothing about what a second one would mean.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Bytes that were synced are not what was written. Never repaired silently: it may have been acknowledged.

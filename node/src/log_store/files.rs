@@ -1,7 +1,7 @@
 //! The file operations that the log needs, so that tests can pull the plug at any of them.
 //!
-//! A trait because there are two implementations: [`Disk`], and the simulated disk of the crash tests, which forgets what
-//! was not synced. Nothing here retries or interprets an error.
+//! A trait because there are two implementations: [`Disk`], and the simulated disk of the crash tests, which forgets
+//! what was not synced. Nothing here retries or interprets an error.
 
 use std::fmt::Debug;
 use std::fs;
@@ -50,7 +50,7 @@ pub(super) trait File: Debug + Send + Sync {
 
 /// Writes zeros to `from..to` and syncs every so often, so that no one else's sync has to wait for all of it.
 pub(super) fn zero(file: &dyn File, from: u64, to: u64) -> io::Result<()> {
-    const STEP: u64 = 1024 * 1024;
+    const STEP: u64 = 4 * 1024 * 1024;
     let zeros = vec![0; STEP.min(to.saturating_sub(from)) as usize];
     let mut at = from;
     while at < to {

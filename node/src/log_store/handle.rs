@@ -46,9 +46,13 @@ impl LogHandle {
     /// Waits until `id` is durable. Only for ids that were appended, or purged by a snapshot: others never come.
     pub async fn wait_flushed(&self, id: LogId) -> Result<(), Error> {
         let mut status = self.status();
-        let reached = |status: &Status| status.fault.is_some() || status.flushed >= Some(id);
-        let status = status.wait_for(reached).await.map_err(|_| Error::Closed)?;
-        status.fault.clone().map_or(Ok(()), |fault| Err(Error::Poisoned(fault)))
+        let over = |status: &Status| status.flushed >= Some(id) || status.fault.is_some() || status.closed;
+        let status = status.wait_for(over).await.map_err(|_| Error::Closed)?;
+        match &status.fault {
+            _ if status.flushed >= Some(id) => Ok(()),
+            Some(fault) => Err(Error::Poisoned(fault.clone())),
+            None => Err(Error::Closed),
+        }
     }
 
     /// The same for a thread of its own.
@@ -80,14 +84,14 @@ impl LogHandle {
         self.shared.view.lock().index.bytes_from(index)
     }
 
-    /// The greatest index from which on there are at least about `bytes` of log: what is before it may be purged by one who
-    /// wants to keep that much. None if the log is smaller.
+    /// The greatest index from which on there are at least about `bytes` of log: what is before it may be purged by one
+    /// who wants to keep that much. None if the log is smaller.
     pub fn index_keeping(&self, bytes: u64) -> Option<u64> {
         self.shared.view.lock().index.index_with(bytes)
     }
 
-    /// Keeps entries from `index` on, whatever Raft purges, as long as the pin lives. For the state machine's last durable
-    /// checkpoint, and for a snapshot that is being sent.
+    /// Keeps entries from `index` on, whatever Raft purges, as long as the pin lives. For the state machine's last
+    /// durable checkpoint, and for a snapshot that is being sent.
     pub fn pin(&self, index: u64) -> Pin {
         self.shared.pin(index);
         Pin { shared: self.shared.clone(), index }
@@ -104,8 +108,8 @@ impl LogHandle {
     }
 }
 
-/// Keeps entries from an index on. Raft may believe that they were purged: this store then tells of a smaller purge after a
-/// restart, which is harmless, and makes up for it when the pin moves or goes.
+/// Keeps entries from an index on. Raft may believe that they were purged: this store then tells of a smaller purge
+/// after a restart, which is harmless, and makes up for it when the pin moves or goes.
 #[derive(Debug)]
 pub struct Pin {
     shared: Arc<Shared>,

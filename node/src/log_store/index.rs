@@ -1,9 +1,9 @@
 //! Where entries stand in the segments: runs of consecutive entries with a few signposts each.
 //!
 //! A *run* is a stretch of consecutive indexes of one term, in one segment, in the order of the file (other records may
-//! stand between them). Truncation cuts runs and the entries written after it begin a new one, so a superseded entry is in no
-//! run and is never read, though its bytes stay. Within a run only every 64 KiB has a signpost: 2 GiB of log need half a
-//! megabyte here, whatever the size of the entries; a reader passes over what lies between.
+//! stand between them). Truncation cuts runs and the entries written after it begin a new one, so a superseded entry is
+//! in no run and is never read, though its bytes stay. Within a run only every 64 KiB has a signpost: 2 GiB of log need
+//! half a megabyte here, whatever the size of the entries; a reader passes over what lies between.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -27,6 +27,8 @@ struct Run {
     segment: Arc<Segment>,
     /// Where its last record ends.
     end_offset: u64,
+    /// A truncation came after it: superseded entries follow in the file, so it does not grow any more.
+    closed: bool,
     /// (index, offset) of its first entry and of one every [`SIGNPOST_BYTES`].
     signposts: Vec<(u64, u64)>,
 }
@@ -39,8 +41,8 @@ impl Run {
     }
 }
 
-/// A part of a run to read: the entries of `entries` are among the records from `offset` on, and the first entry there has
-/// index `first`.
+/// A part of a run to read: the entries of `entries` are among the records from `offset` on, and the first entry there
+/// has index `first`.
 #[derive(Debug, Clone)]
 pub(super) struct Stretch {
     pub(super) segment: Arc<Segment>,
@@ -84,7 +86,7 @@ impl Index {
         let (segment, _) = self.segments.last_entry().expect("records are in a segment").get().clone();
         let term = id.committed_leader_id().term;
         match self.runs.back_mut() {
-            Some(run) if (run.end, run.term, run.segment.number) == (id.index, term, segment.number) => {
+            Some(run) if !run.closed && (run.end, run.term, run.segment.number) == (id.index, term, segment.number) => {
                 if range.start - run.signposts.last().expect("a run begins with one").1 >= SIGNPOST_BYTES {
                     run.signposts.push((id.index, range.start));
                 }
@@ -97,6 +99,7 @@ impl Index {
                 end: id.index + 1,
                 segment,
                 end_offset: range.end,
+                closed: false,
                 signposts: vec![(id.index, range.start)],
             }),
         }
@@ -106,9 +109,10 @@ impl Index {
         while self.runs.back().is_some_and(|run| run.first >= end) {
             self.runs.pop_back();
         }
-        if let Some(run) = self.runs.back_mut().filter(|run| run.end > end) {
+        if let Some(run) = self.runs.back_mut() {
             // Its end offset stays, too far by what was cut: a reader stops at the index.
-            run.end = end;
+            run.end = run.end.min(end);
+            run.closed = true;
             run.signposts.retain(|(at, _)| *at < end);
         }
     }
@@ -122,8 +126,8 @@ impl Index {
         }
     }
 
-    /// Takes out the segments, oldest first, that hold no entry of the log and precede all that do. What else they said is
-    /// repeated in the header of the next one.
+    /// Takes out the segments, oldest first, that hold no entry of the log and precede all that do. What else they said
+    /// is repeated in the header of the next one.
     pub(super) fn take_dead_segments(&mut self) -> Vec<Arc<Segment>> {
         let newest = self.segments.last_key_value().map(|(number, _)| *number);
         let Some(keep) = self.runs.front().map(|run| run.segment.number).or(newest) else { return Vec::new() };

@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Upper bounds of the buckets of [`Metrics::sync_buckets`], microseconds: from below a fast NVMe's sync to a disk in trouble.
+/// Upper bounds of the buckets of [`Metrics::sync_buckets`], microseconds: from below a fast NVMe's sync to a disk in
+/// trouble.
 pub const SYNC_BUCKETS_US: [u64; 12] = [32, 64, 128, 256, 512, 1_000, 2_000, 5_000, 10_000, 50_000, 250_000, 1_000_000];
 
 /// What the log did since it was opened. Counters only grow; read one at a time.

@@ -1,33 +1,34 @@
 //! Raft's log on disk: append-only segments of our own.
 //!
-//! The log is what a node promises with its acknowledgements: an entry, and a vote, once acknowledged, is there after any
-//! crash, or the node refuses to start. Nothing else in this program is the authority for anything; the state database can
-//! be computed again from the log (and a snapshot).
+//! The log is what a node promises with its acknowledgements: an entry, and a vote, once acknowledged, is there after
+//! any crash, or the node refuses to start. Nothing else in this program is the authority for anything; the state
+//! database can be computed again from the log (and a snapshot).
 //!
 //! # How it works
 //!
-//! [`LogStore`] is Raft's: it encodes entries, once, puts them into the cache that every [`LogReader`] reads, and queues the
-//! bytes. One thread (`writer`) takes all that is queued, writes it in one piece, calls `fdatasync` once, and then tells all
-//! who waited. Votes, truncations, purges and entries are records of one stream, so the order of the calls is the order on
-//! disk. A vote or a truncation is durable before its call returns, an append before its `IOFlushed` is completed, a purge
-//! some time later, and before any file goes. What is committed rides along with whatever is written next.
+//! [`LogStore`] is Raft's: it encodes entries, once, puts them into the cache that every [`LogReader`] reads, and
+//! queues the bytes. One thread (`writer`) takes all that is queued, writes it in one piece, calls `fdatasync` once,
+//! and then tells all who waited. Votes, truncations, purges and entries are records of one stream, so the order of the
+//! calls is the order on disk. A vote or a truncation is durable before its call returns, an append before its
+//! `IOFlushed` is completed, a purge some time later, and before any file goes. What is committed rides along with
+//! whatever is written next.
 //!
-//! Any error of writing or syncing ends it: after a failed `fdatasync` nobody knows what the disk has, so there is no second
-//! try; everything that waits or comes later gets an error, and [`LogHandle::failed`] tells the node to stop.
+//! Any error of writing or syncing ends it: after a failed `fdatasync` nobody knows what the disk has, so there is no
+//! second try; everything that waits or comes later gets an error, and [`LogHandle::failed`] tells the node to stop.
 //!
 //! # On disk
 //!
 //! ```text
 //! log/lock                 held by the process that has the log open
-//!     log.meta             "balsa log 1 SALT CHECKSUM\n": format, salt of all checksums
+//!     log.meta             "balsa log 1 SALT begun CHECKSUM\n": format, salt of all checksums
 //!     0000000007.log       segments, numbered without gaps; the last but one may be the one that is written,
 //!     0000000008.log       since the next one is prepared ahead
 //!     spare-0000000005     a purged segment that will be used again
 //!     new.tmp              a file that is being filled with zeros
 //! ```
-//! A segment is a file of fixed size (64 MiB), longer only for the sake of a single record that does not fit. It is written
-//! full of zeros, or recycled with its old content, before it is used: then `fdatasync` has no metadata to write. It holds
-//! records, each beginning at a multiple of 8; their form is described in `record.rs`. The kinds:
+//! A segment is a file of fixed size (64 MiB), longer only for the sake of a single record that does not fit. It is
+//! written full of zeros, or recycled with its old content, before it is used: then `fdatasync` has no metadata to
+//! write. It holds records, each beginning at a multiple of 8; their form is described in `record.rs`. The kinds:
 //!
 //! | kind | payload | meaning |
 //! |---|---|---|
@@ -39,20 +40,22 @@
 //! | 6 Committed | log id | committed as far as this at some time before; a hint that may be old |
 //! | 7 Seal | | only there for its `synced`, see below |
 //!
-//! The records end where no valid one follows. What is behind the end is zeros, or of another segment by its number, or what
-//! a crash left of a group that nobody was told of. Which of these, or whether it is damage, is decided by the watermark
-//! `synced` in every record, as `recover.rs` describes: **acknowledged data is never cut off silently**; damage is an error
-//! that names file and offset.
+//! The records end where no valid one follows. What is behind the end is zeros, or of another segment by its number, or
+//! what a crash left of a group that nobody was told of. Which of these, or whether it is damage, is decided by the
+//! watermark `synced` in every record, as `recover.rs` describes: **acknowledged data is never cut off silently**;
+//! damage is an error that names file and offset.
 //!
 //! # What it relies on
 //!
-//! `fdatasync` and `fsync` of a directory tell the truth. A write that is interrupted leaves each sector of 512 bytes old or
-//! new. A directory operation that was synced stays.
+//! `fdatasync` and `fsync` of a directory tell the truth. A write that is interrupted leaves each sector of 512 bytes
+//! old or new. A directory operation that was synced stays.
 //!
 //! # What it leaves out
 //!
-//! Memory for queued entries is not bounded here: admission bounds what is proposed, and Raft what a leader sends. There is no
-//! compression and no encryption.
+//! Memory for queued entries is not bounded here: admission bounds what is proposed, and Raft what a leader sends.
+//! There is no compression and no encryption. Two kinds of loss cannot be seen from here, since nothing that is left
+//! tells of them: damage to the very last group when the power fails before its seal, and the last segment being deleted
+//! when the next one was not prepared yet. Peers, who know how far this node had confirmed, can see both.
 
 mod cache;
 mod error;
@@ -110,8 +113,8 @@ pub struct Options {
     pub read_bytes_max: usize,
     /// How many entries.
     pub read_entries_max: u64,
-    /// How long the log is idle before the last group gets its seal. Less costs a write per group under light load, more
-    /// lengthens the time in which damage to the last group would pass for a torn write.
+    /// How long the log is idle before the last group gets its seal. Less costs a write per group under light load,
+    /// more lengthens the time in which damage to the last group would pass for a torn write.
     pub seal_after: Duration,
 }
 
@@ -148,9 +151,8 @@ impl LogStore {
     pub fn open(dir: &Path, options: Options) -> Result<Self, Error> {
         let io = |source| Error::Io { action: "start a thread for", file: dir.to_owned(), source };
         let files = Arc::new(Disk::open(dir)?);
-        let (mut store, writer) = Self::assemble(files, options, |workshop, prepared| {
-            Spares::spawn(workshop, prepared).map_err(io)
-        })?;
+        let (mut store, writer) =
+            Self::assemble(files, options, |workshop, prepared| Spares::spawn(workshop, prepared).map_err(io))?;
         let thread = std::thread::Builder::new().name("log".to_owned());
         store.writer = Some(thread.spawn(move || writer.run()).map_err(io)?);
         Ok(store)
@@ -224,6 +226,7 @@ impl Drop for LogStore {
         self.shared.queue.close();
         // A thread that panicked has told everybody who waited, and there is nothing to add.
         let _ = self.writer.take().map(JoinHandle::join);
+        self.shared.closed();
     }
 }
 

@@ -1,9 +1,9 @@
 //! Reading entries: from memory nearly always, from segments when a follower or a restart is far behind.
 //!
-//! A reader plans under the view's lock and reads without it. What it reads cannot change under it: segments only grow, a
-//! truncation leaves the bytes, and a purged file is written over only when nobody holds it. Every entry between the first
-//! and last of a range is there or the read fails. Reads from segments block, which for a page cache is a matter of
-//! microseconds.
+//! A reader plans under the view's lock and reads without it. What it reads cannot change under it: segments only grow,
+//! a truncation leaves the bytes, and a purged file is written over only when nobody holds it. Every entry between the
+//! first and last of a range is there or the read fails. Reads from segments block, which for a page cache is a matter
+//! of microseconds.
 
 use std::fmt::Debug;
 use std::io;
@@ -63,8 +63,8 @@ impl LogReader {
         Ok(entries)
     }
 
-    /// The first entries of `range`, at least one and about as much as one message should carry. None if the log does not
-    /// reach to its start (any more), which a leader can see that was just deposed.
+    /// The first entries of `range`, at least one and about as much as one message should carry. None if the log does
+    /// not reach to its start (any more), which a leader can see that was just deposed.
     fn read_some(&self, range: Range<u64>) -> Result<Vec<Entry>, Error> {
         let options = &self.shared.options;
         let plan = {
@@ -124,7 +124,8 @@ impl<'a> Walk<'a> {
         Self { stretch, key, next: stretch.first, offset: stretch.offset, chunk_bytes: CHUNK_BYTES }
     }
 
-    /// Reads one chunk and takes the wanted entries out of it, until they have `bytes_max`; returns how many bytes they have.
+    /// Reads one chunk and takes the wanted entries out of it, until they have `bytes_max`; returns how many bytes they
+    /// have.
     fn chunk(&mut self, entries: &mut Vec<Entry>, bytes_max: u64) -> Result<u64, Error> {
         let rest = self.stretch.end_offset - self.offset;
         let mut bytes = vec![0; self.chunk_bytes.min(rest) as usize];
@@ -143,7 +144,8 @@ impl<'a> Walk<'a> {
         Ok(taken)
     }
 
-    /// The frame of the next record; none if the record is not in `bytes` as a whole, which is an error if there are no more.
+    /// The frame of the next record; none if the record is not in `bytes` as a whole, which is an error if there are no
+    /// more.
     fn frame(&mut self, bytes: &[u8], all: bool) -> Result<Option<Frame>, Error> {
         if bytes.len() >= FRAME_BYTES {
             let frame = Frame::parse(bytes, self.key).map_err(|damage| self.damaged(damage))?;

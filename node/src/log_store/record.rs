@@ -8,9 +8,9 @@
 //!      16  u64  the segment's number * 256 + the kind of record
 //! ```
 //! All little-endian. The two checksums share the work: the payload's is computed once, by the thread that encodes the
-//! entry; the frame's by the log thread, which alone knows where the record goes. Since the frame's covers the length, a
-//! length is either right or refused, and since it covers segment number and salt, neither what a recycled file held before
-//! nor bytes that a client put into a value are ever taken for a record.
+//! entry; the frame's by the log thread, which alone knows where the record goes. Since the frame's covers the length,
+//! a length is either right or refused, and since it covers segment number and salt, neither what a recycled file held
+//! before nor bytes that a client put into a value are ever taken for a record.
 
 use prost::Message;
 
@@ -232,6 +232,7 @@ pub(super) fn stamp(bytes: &mut [u8], key: Key, synced: u64) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use openraft::entry::RaftEntry;
     use proptest::prelude::*;

@@ -1,29 +1,30 @@
 //! Opening a log: replay of all segments, and the judgement of what does not read.
 //!
 //! **What a crash leaves.** Only the last segment can hold anything unsynced, and there only the last group: any of its
-//! sectors may be missing, in any order. So a bad record may be the beginning of a torn group, whose later records may well
-//! be whole; or it may be damage to something acknowledged. Every record tells which: its `synced` says up to where the
-//! segment was durable when it was written. If any frame after the bad record has a `synced` beyond it, the record was
-//! durable once and is *damaged*; otherwise the group was torn and is *cut*: everything from the bad record on is written
-//! over with zeros, lest a whole record of the torn group turn up again behind a new one that happens to end before it. A
-//! seal is written as soon as the log is idle, so that the last group has a witness too; without one (the power failed within
-//! about a millisecond after the sync) damage to the last group cannot be told from a torn write.
+//! sectors may be missing, in any order. So a bad record may be the beginning of a torn group, whose later records may
+//! well be whole; or it may be damage to something acknowledged. Every record tells which: its `synced` says up to
+//! where the segment was durable when it was written. If any frame after the bad record has a `synced` beyond it, the
+//! record was durable once and is *damaged*; otherwise the group was torn and is *cut*: everything from the bad record
+//! on is written over with zeros, lest a whole record of the torn group turn up again behind a new one that happens to
+//! end before it. A seal is written as soon as the log is idle, so that the last group has a witness too; without one
+//! (the power failed within about a millisecond after the sync) damage to the last group cannot be told from a torn
+//! write.
 //!
-//! Frames are looked for at every multiple of 8 bytes, not only where records ought to begin: a record with a bad frame does
-//! not tell its length. What a recycled file held before has other segment numbers in its frames.
+//! Frames are looked for at every multiple of 8 bytes, not only where records ought to begin: a record with a bad frame
+//! does not tell its length. What a recycled file held before has other segment numbers in its frames.
 //!
-//! **Never cut**: anything in a segment that has a successor (its header says where this one ended, and is only written after
-//! that was synced); a segment without a valid header in front of one that has; a frame whose checksum is right and whose
-//! content makes no sense (a newer version wrote it); a file shorter than its header says; a gap in the numbers, unless
-//! what is missing was purged.
+//! **Never cut**: anything in a segment that has a successor (its header says where this one ended, and is only written
+//! after that was synced); a segment without a valid header in front of one that has; a frame whose checksum is right
+//! and whose content makes no sense (a newer version wrote it); a file shorter than its header says; a gap in the
+//! numbers, unless what is missing was purged.
 //!
-//! **Files beyond the last segment** have no valid header. One without any frame of its own number is a prepared segment and
-//! is used; one with such frames was being begun when the machine stopped, and is removed. If a frame in it says that
-//! something was synced, the header is damaged.
+//! **Files beyond the last segment** have no valid header. One without any frame of its own number is a prepared
+//! segment and is used; one with such frames was being begun when the machine stopped, and is removed. If a frame in it
+//! says that something was synced, the header is damaged.
 //!
-//! All damage is looked for before anything is changed, and every change leads to a state that opens the same way, so a crash
-//! during opening does no harm. What a process that was killed had written and not synced reads perfectly; it is synced
-//! before Raft is told of it.
+//! All damage is looked for before anything is changed, and every change leads to a state that opens the same way, so a
+//! crash during opening does no harm. What a process that was killed had written and not synced reads perfectly; it is
+//! synced before Raft is told of it.
 
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ use super::error::{Damage, Error};
 use super::files::Files;
 use super::index::Index;
 use super::record::{ALIGN, FORMAT, FRAME_BYTES, Frame, Header, Key, Record};
-use super::segment::{Name, Segment, UNFINISHED, segment_name, spare_name};
+use super::segment::{META, META_UNFINISHED, Name, Segment, segment_name, spare_name};
 use super::spares::{prepare, remove, rename};
 use super::state::{State, next};
 use super::writer::Tail;
@@ -52,22 +53,36 @@ pub(super) struct Recovered {
 /// Opens the log in `files`, or begins one.
 pub(super) fn open(files: &dyn Files, options: &Options) -> Result<Recovered, Error> {
     let mut found = Found::list(files)?;
-    let salt = match found.meta {
-        true => read_meta(files)?,
-        false if found.segments.is_empty() => create_meta(files)?,
-        false => return Err(meta_damaged(files)),
+    // First, so that what is made under that name now is not mixed up with what was there.
+    found.unfinished.drain(..).try_for_each(|name| remove(files, &name))?;
+    let meta = match found.meta {
+        true => Meta::read(files)?,
+        false if found.segments.is_empty() => Meta { salt: rand::random(), begun: false },
+        false => return Err(Meta::damaged(files, Damage::Meta)),
     };
+    let salt = meta.salt;
     let chain = Chain::link(files, &found.segments, salt)?;
-    let mut replay = chain.replay(salt)?;
-    let prepared = chain.tidy(files, options)?;
-    found.tidy(files, options)?;
-    if let Some(tail) = replay.tail.take() {
-        let tail = tail.cut()?;
-        return Ok(Recovered { salt, state: replay.state, index: replay.index, tail, prepared, spares: found.spares });
+    let Replay { state, index, tail, .. } = chain.replay(salt)?;
+    if meta.begun && tail.is_none() {
+        return Err(Meta::damaged(files, Damage::MissingSegment(1)));
     }
-    let first = prepared.map_or_else(|| prepare(files, &mut found.spares, 1, options.segment_bytes), Ok)?;
-    let (tail, index) = begin(first, salt)?;
-    Ok(Recovered { salt, state: State::default(), index, tail, prepared: None, spares: found.spares })
+    if !found.meta {
+        meta.write(files)?;
+    }
+    let mut prepared = chain.tidy(files, options)?;
+    found.tidy(files, options)?;
+    let (tail, index) = match tail {
+        Some(tail) => (tail.cut()?, index),
+        None => {
+            let first =
+                prepared.take().map_or_else(|| prepare(files, &mut found.spares, 1, options.segment_bytes), Ok)?;
+            begin(first, salt)?
+        }
+    };
+    if !meta.begun {
+        Meta { begun: true, ..meta }.write(files)?;
+    }
+    Ok(Recovered { salt, state, index, tail, prepared, spares: found.spares })
 }
 
 /// Begins the first segment of a log.
@@ -83,37 +98,42 @@ fn begin(segment: Segment, salt: u32) -> Result<(Tail, Index), Error> {
     Ok((Tail { segment, end, synced: end }, index))
 }
 
-/// The log's salt: a number that no client knows, without which no bytes pass for a record. Also tells an emptied directory
-/// from a new one.
-const META: &str = "log.meta";
-const META_UNFINISHED: &str = "log.meta.tmp";
-
-fn meta_damaged(files: &dyn Files) -> Error {
-    Error::Damaged { file: files.dir().join(META), offset: 0, damage: Damage::Meta }
+/// The log's identity: one line of text.
+#[derive(Debug, Clone, Copy)]
+struct Meta {
+    /// A number that no client knows, without which no bytes pass for a record.
+    salt: u32,
+    /// Whether the first segment was begun: from then on there is a segment, or something was lost.
+    begun: bool,
 }
 
-/// One line of text: format, salt, checksum of both.
-fn meta_text(salt: u32) -> String {
-    let text = format!("balsa log {FORMAT} {salt:08x}");
-    format!("{text} {:08x}\n", crc32c::crc32c(text.as_bytes()))
-}
+impl Meta {
+    fn text(self) -> String {
+        let begun = if self.begun { "begun" } else { "new" };
+        let text = format!("balsa log {FORMAT} {:08x} {begun}", self.salt);
+        format!("{text} {:08x}\n", crc32c::crc32c(text.as_bytes()))
+    }
 
-fn create_meta(files: &dyn Files) -> Result<u32, Error> {
-    let salt = rand::random();
-    let file = files.create(META_UNFINISHED).map_err(files.failed("create", META))?;
-    file.write_at(meta_text(salt).as_bytes(), 0).map_err(files.failed("write", META))?;
-    file.sync().map_err(files.failed("sync", META))?;
-    rename(files, META_UNFINISHED, META)?;
-    Ok(salt)
-}
+    fn write(self, files: &dyn Files) -> Result<(), Error> {
+        let file = files.create(META_UNFINISHED).map_err(files.failed("create", META))?;
+        file.write_at(self.text().as_bytes(), 0).map_err(files.failed("write", META))?;
+        file.sync().map_err(files.failed("sync", META))?;
+        rename(files, META_UNFINISHED, META)
+    }
 
-fn read_meta(files: &dyn Files) -> Result<u32, Error> {
-    let file = files.open(META).map_err(files.failed("open", META))?;
-    let mut bytes = vec![0; file.len().map_err(files.failed("read", META))?.min(100) as usize];
-    file.read_at(&mut bytes, 0).map_err(files.failed("read", META))?;
-    let text = String::from_utf8_lossy(&bytes);
-    let salt = text.split(' ').nth(3).and_then(|salt| u32::from_str_radix(salt, 16).ok());
-    salt.filter(|salt| meta_text(*salt) == text).ok_or_else(|| meta_damaged(files))
+    fn read(files: &dyn Files) -> Result<Self, Error> {
+        let file = files.open(META).map_err(files.failed("open", META))?;
+        let mut bytes = vec![0; file.len().map_err(files.failed("read", META))?.min(100) as usize];
+        file.read_at(&mut bytes, 0).map_err(files.failed("read", META))?;
+        let text = String::from_utf8_lossy(&bytes);
+        let salt = text.split(' ').nth(3).and_then(|salt| u32::from_str_radix(salt, 16).ok());
+        let metas = salt.into_iter().flat_map(|salt| [true, false].map(|begun| Self { salt, begun }));
+        metas.into_iter().find(|meta| meta.text() == text).ok_or_else(|| Self::damaged(files, Damage::Meta))
+    }
+
+    fn damaged(files: &dyn Files, damage: Damage) -> Error {
+        Error::Damaged { file: files.dir().join(META), offset: 0, damage }
+    }
 }
 
 /// The directory's files by their names.
@@ -123,7 +143,7 @@ struct Found {
     /// Ascending.
     segments: Vec<u64>,
     spares: Vec<String>,
-    unfinished: bool,
+    unfinished: Vec<String>,
 }
 
 impl Found {
@@ -133,7 +153,7 @@ impl Found {
             match Name::of(&name) {
                 Name::Segment(number) => found.segments.push(number),
                 Name::Spare(number) => found.spares.push(spare_name(number)),
-                Name::Unfinished => found.unfinished = true,
+                Name::Unfinished => found.unfinished.push(name),
                 Name::Other => found.meta |= name == META,
             }
         }
@@ -144,9 +164,6 @@ impl Found {
 
     /// Removes what cannot be used.
     fn tidy(&mut self, files: &dyn Files, options: &Options) -> Result<(), Error> {
-        if self.unfinished {
-            remove(files, UNFINISHED)?;
-        }
         for name in std::mem::take(&mut self.spares) {
             let bytes = files.open(&name).and_then(|file| file.len());
             let bytes = bytes.map_err(files.failed("read the size of", &name))?;
@@ -330,8 +347,8 @@ impl Chain {
         Ok(replay)
     }
 
-    /// Removes what is not part of the log; returns the next segment's file if it is there. The last goes first, so that a
-    /// crash leaves no gap in the numbers.
+    /// Removes what is not part of the log; returns the next segment's file if it is there. The last goes first, so
+    /// that a crash leaves no gap in the numbers.
     fn tidy(self, files: &dyn Files, options: &Options) -> Result<Option<Segment>, Error> {
         let next = self.links.last().map_or(1, |link| link.segment.number + 1);
         let mut prepared = None;
@@ -372,7 +389,12 @@ impl FoundTail {
     fn cut(self) -> Result<Tail, Error> {
         let Self { segment, end, wipe_to } = self;
         if wipe_to > end {
-            tracing::warn!(segment = segment.number, end, wipe_to, "cut a torn write off the log; it was not acknowledged");
+            tracing::warn!(
+                segment = segment.number,
+                end,
+                wipe_to,
+                "cut a torn write off the log; it was not acknowledged"
+            );
             segment.zero(end, wipe_to)?;
         }
         segment.sync()?;

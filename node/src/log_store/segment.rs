@@ -23,12 +23,16 @@ pub(super) enum Name {
     Segment(u64),
     /// `spare-0000000007`: it was segment 7 and waits to be another one.
     Spare(u64),
-    /// `new.tmp`: being zero-filled.
+    /// `new.tmp`, `log.meta.tmp`: was being written when the machine stopped.
     Unfinished,
     /// Not ours to touch.
     Other,
 }
 
+/// The log's identity.
+pub(super) const META: &str = "log.meta";
+/// The same while it is being written.
+pub(super) const META_UNFINISHED: &str = "log.meta.tmp";
 /// A file that is being zero-filled.
 pub(super) const UNFINISHED: &str = "new.tmp";
 
@@ -46,7 +50,7 @@ impl Name {
     pub(super) fn of(name: &str) -> Self {
         let segment = || name.strip_suffix(".log")?.parse().ok().map(Self::Segment);
         let spare = || name.strip_prefix("spare-")?.parse().ok().map(Self::Spare);
-        let unfinished = || (name == UNFINISHED).then_some(Self::Unfinished);
+        let unfinished = || (name == UNFINISHED || name == META_UNFINISHED).then_some(Self::Unfinished);
         segment().or_else(spare).or_else(unfinished).unwrap_or(Self::Other)
     }
 }

@@ -1,8 +1,9 @@
 //! What store, readers, handles and the log thread share.
 //!
 //! Two locks, never held during I/O and never both: the queue's, and that of the [`View`]. The view has two halves that
-//! move at different times. Callers change `state` and `cache` before they queue a record: the log as Raft sees it. The log
-//! thread changes `index` and `flushed` after the sync: the log as the disk has it. Entries between the two are in the cache.
+//! move at different times. Callers change `state` and `cache` before they queue a record: the log as Raft sees it. The
+//! log thread changes `index` and `flushed` after the sync: the log as the disk has it. Entries between the two are in
+//! the cache.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -26,6 +27,8 @@ use crate::raft::types::{Entry, LogId};
 pub struct Status {
     /// The last log id that is synced (or purged).
     pub flushed: Option<LogId>,
+    /// The store was dropped: nothing more will be flushed.
+    pub closed: bool,
     /// Set once, when the log fails; it is of no use any more and the node has to stop.
     pub fault: Option<Arc<Error>>,
 }
@@ -52,6 +55,7 @@ pub(super) struct View {
     pub(super) cache: Cache,
     pub(super) index: Index,
     pub(super) flushed: Option<LogId>,
+    closed: bool,
     /// First indexes to keep, and how many keep each.
     pins: BTreeMap<u64, usize>,
     /// What was to be purged when a pin was in the way.
@@ -71,7 +75,7 @@ impl View {
         let mut cache = Cache::default();
         cache.restart(next(state.last));
         let start = index.first().unwrap_or_else(|| next(state.last));
-        let state = State { committed: state.committed.min(state.last), ..state };
+        let state = State { committed: std::cmp::min_by_key(state.committed, state.last, |id| next(*id)), ..state };
         Self { flushed: state.last, state, start, cache, index, ..Self::default() }
     }
 
@@ -128,8 +132,9 @@ impl View {
         Some(upto)
     }
 
-    /// `upto`, or the id just before the first pinned index. A purge beyond the log's end is what follows the installation of
-    /// a snapshot: nothing before it is of use, pinned or not, and the log could not continue after it with a gap.
+    /// `upto`, or the id just before the first pinned index. A purge beyond the log's end is what follows the
+    /// installation of a snapshot: nothing before it is of use, pinned or not, and the log could not continue after it
+    /// with a gap.
     fn unpinned(&self, upto: LogId) -> Option<LogId> {
         match self.pins.first_key_value() {
             Some((pin, _)) if *pin <= upto.index && upto.index < self.range().end => self.log_id(pin.checked_sub(1)?),
@@ -146,12 +151,14 @@ impl View {
     /// How to read `wanted`, which is within the log. Not more than `bytes_max` of cached entries, but at least one.
     pub(super) fn plan(&self, wanted: Range<u64>, bytes_max: usize) -> Result<Plan, Error> {
         let cached_from = self.cache.first().clamp(wanted.start, wanted.end);
-        let stretches = if cached_from > wanted.start { self.index.locate(wanted.start..cached_from) } else { Vec::new() };
+        let stretches =
+            if cached_from > wanted.start { self.index.locate(wanted.start..cached_from) } else { Vec::new() };
         let found = stretches.last().map_or(wanted.start, |stretch| stretch.entries.end);
         if found < cached_from {
             return Err(self.missing(found));
         }
-        let cached = if cached_from < wanted.end { self.cache.read(cached_from..wanted.end, bytes_max) } else { Vec::new() };
+        let cached =
+            if cached_from < wanted.end { self.cache.read(cached_from..wanted.end, bytes_max) } else { Vec::new() };
         Ok(Plan { stretches, cached })
     }
 
@@ -176,7 +183,7 @@ impl View {
 
 impl Shared {
     pub(super) fn new(options: Options, salt: u32, view: View) -> Self {
-        let status = Status { flushed: view.flushed, fault: None };
+        let status = Status { flushed: view.flushed, ..Status::default() };
         Self {
             options,
             salt,
@@ -204,6 +211,13 @@ impl Shared {
         self.moved.notify_all();
     }
 
+    /// Tells everybody that the log thread has ended.
+    pub(super) fn closed(&self) {
+        self.view.lock().closed = true;
+        self.status.send_modify(|status| status.closed = true);
+        self.moved.notify_all();
+    }
+
     /// Tells everybody that the view's `flushed` has moved.
     pub(super) fn publish(&self, flushed: Option<LogId>) {
         self.status.send_modify(|status| status.flushed = flushed);
@@ -215,6 +229,9 @@ impl Shared {
         let mut view = self.view.lock();
         while view.flushed < Some(id) {
             self.check()?;
+            if view.closed {
+                return Err(Error::Closed);
+            }
             self.moved.wait(&mut view);
         }
         Ok(())

@@ -1,14 +1,15 @@
 //! Files for the segments to come, zero-filled or recycled ahead of need, and the end of those that are done with.
 //!
-//! A sync on a file that was written to its full length before need not touch the file system's metadata, which makes it
-//! several times faster than on one that grows. Both jobs take long and belong on a thread of their own: the log thread
-//! asks for the next file when it has half filled the present one, and hands over what was purged.
+//! A sync on a file that was written to its full length before need not touch the file system's metadata, which makes
+//! it several times faster than on one that grows. Both jobs take long and belong on a thread of their own: the log
+//! thread asks for the next file when it has half filled the present one, and hands over what was purged.
 //!
-//! Every step here is one directory operation followed by a sync of the directory, so that a crash leaves at most one undone;
-//! opening copes with every state between: an unfinished file, a spare, a prepared segment without a header, and a purged
-//! segment that has come back.
+//! Every step here is one directory operation followed by a sync of the directory, so that a crash leaves at most one
+//! undone; opening copes with every state between: an unfinished file, a spare, a prepared segment without a header,
+//! and a purged segment that has come back.
 
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -41,8 +42,8 @@ impl Workshop {
         Ok(segment)
     }
 
-    /// Keeps the file for a later segment if it is of use and nobody reads it any more, and removes it otherwise: who has it
-    /// open can still read it then.
+    /// Keeps the file for a later segment if it is of use and nobody reads it any more, and removes it otherwise: who
+    /// has it open can still read it then.
     fn retire(&mut self, segment: Arc<Segment>) -> Result<(), Error> {
         let options = &self.shared.options;
         let number = segment.number;
@@ -75,12 +76,7 @@ impl Workshop {
 }
 
 /// A file of `bytes` under the name of segment `number`: a spare, or a new one.
-pub(super) fn prepare(
-    files: &dyn Files,
-    spares: &mut Vec<String>,
-    number: u64,
-    bytes: u64,
-) -> Result<Segment, Error> {
+pub(super) fn prepare(files: &dyn Files, spares: &mut Vec<String>, number: u64, bytes: u64) -> Result<Segment, Error> {
     let source = match spares.pop() {
         Some(spare) => spare,
         None => {
@@ -127,28 +123,57 @@ pub(super) struct Spares {
 #[derive(Debug)]
 enum Place {
     /// On a thread of its own.
-    Thread { jobs: Sender<Job>, ready: Receiver<Result<Segment, Error>>, shared: Arc<Shared> },
+    Thread(Thread),
     /// In the calling thread: for tests that count file operations, where their order must not depend on luck.
     #[cfg_attr(not(test), allow(dead_code))]
     Here(Box<Workshop>),
+}
+
+#[derive(Debug)]
+struct Thread {
+    /// None only while this is dropped.
+    jobs: Option<Sender<Job>>,
+    ready: Receiver<Result<Segment, Error>>,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Thread {
+    /// Whoever needs the answer notices if the thread is gone; what was to be retired is found at the next opening.
+    fn send(&self, job: Job) {
+        let _ = self.jobs.as_ref().map(|jobs| jobs.send(job));
+    }
+}
+
+impl Drop for Thread {
+    /// Waits for the jobs that are queued: after this, nobody touches the directory.
+    fn drop(&mut self) {
+        self.jobs = None;
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
 }
 
 impl Spares {
     /// A workshop that runs where it is called.
     #[cfg(test)]
     pub(super) fn here(workshop: Workshop, ready: Option<Segment>) -> Self {
-        Self { requested: ready.as_ref().map_or(0, |segment| segment.number), place: Place::Here(Box::new(workshop)), ready }
+        Self {
+            requested: ready.as_ref().map_or(0, |segment| segment.number),
+            place: Place::Here(Box::new(workshop)),
+            ready,
+        }
     }
 
-    /// A workshop on a thread, which ends after this is dropped.
+    /// A workshop on a thread, which ends when this is dropped.
     pub(super) fn spawn(workshop: Workshop, ready: Option<Segment>) -> std::io::Result<Self> {
         let shared = workshop.shared.clone();
         let (jobs, jobs_taken) = crossbeam_channel::unbounded();
         let (ready_given, ready_taken) = crossbeam_channel::unbounded();
         let run = move || workshop.run(&jobs_taken, &ready_given);
-        std::thread::Builder::new().name("log-files".to_owned()).spawn(run)?;
+        let thread = Some(std::thread::Builder::new().name("log-files".to_owned()).spawn(run)?);
         let requested = ready.as_ref().map_or(0, |segment| segment.number);
-        Ok(Self { place: Place::Thread { jobs, ready: ready_taken, shared }, requested, ready })
+        let place = Place::Thread(Thread { jobs: Some(jobs), ready: ready_taken, shared, thread });
+        Ok(Self { place, requested, ready })
     }
 
     /// Has segment `number` prepared, if that was not asked before.
@@ -158,13 +183,14 @@ impl Spares {
         }
         self.requested = number;
         match &mut self.place {
-            Place::Thread { jobs, .. } => drop(jobs.send(Job::Prepare(number))), // `take` notices a dead thread
+            Place::Thread(thread) => thread.send(Job::Prepare(number)),
             // An error will come up again when the segment is needed.
             Place::Here(workshop) => self.ready = workshop.prepare(number).ok(),
         }
     }
 
-    /// Segment `number`; waits for it if need be. One failure is forgiven: it may be an hour old, and there may be room now.
+    /// Segment `number`; waits for it if need be. One failure is forgiven: it may be an hour old, and there may be room
+    /// now.
     pub(super) fn take(&mut self, number: u64) -> Result<Segment, Error> {
         if let Some(segment) = self.ready.take_if(|segment| segment.number == number) {
             return Ok(segment);
@@ -181,7 +207,7 @@ impl Spares {
 
     fn wait(&mut self, number: u64) -> Result<Segment, Error> {
         match &mut self.place {
-            Place::Thread { ready, shared, .. } => {
+            Place::Thread(Thread { ready, shared, .. }) => {
                 if ready.is_empty() {
                     add(&shared.metrics.roll_waits, 1);
                 }
@@ -194,8 +220,7 @@ impl Spares {
     /// Disposes of a segment that was purged durably.
     pub(super) fn retire(&mut self, segment: Arc<Segment>) {
         match &mut self.place {
-            // If the thread is gone the log is failing anyway, and opening it will find the segment.
-            Place::Thread { jobs, .. } => drop(jobs.send(Job::Retire(segment))),
+            Place::Thread(thread) => thread.send(Job::Retire(segment)),
             Place::Here(workshop) => workshop.retire_or_poison(segment),
         }
     }

@@ -1,7 +1,7 @@
 //! What the records so far add up to, but for the entries themselves.
 //!
-//! The log thread keeps one, in the order of the disk, to begin each new segment with; opening a log computes the same one
-//! by replay. That both go through [`State::apply`] is what makes them equal.
+//! The log thread keeps one, in the order of the disk, to begin each new segment with; opening a log computes the same
+//! one by replay. That both go through [`State::apply`] is what makes them equal.
 
 use super::error::Damage;
 use super::record::{FORMAT, Header, Record};

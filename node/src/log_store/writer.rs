@@ -1,11 +1,11 @@
 //! The log thread: the only one that writes.
 //!
-//! It takes all that is queued, stamps the records where they will stand, writes them in one piece, syncs once, and only
-//! then tells readers, waiters and whoever watches `flushed`. What comes in meanwhile is the next group: on a slow disk
-//! groups grow by themselves.
+//! It takes all that is queued, stamps the records where they will stand, writes them in one piece, syncs once, and
+//! only then tells readers, waiters and whoever watches `flushed`. What comes in meanwhile is the next group: on a slow
+//! disk groups grow by themselves.
 //!
-//! A group that does not fit is cut where the segment ends, and the old segment is synced before the new one is begun, so
-//! that only the last segment can ever hold anything that was not synced.
+//! A group that does not fit is cut where the segment ends, and the old segment is synced before the new one is begun,
+//! so that only the last segment can ever hold anything that was not synced.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -145,7 +145,8 @@ impl Writer {
         self.shared.publish(flushed);
     }
 
-    /// Begins the next segment, with room for a record of `span` bytes. What is written here is synced with the first group.
+    /// Begins the next segment, with room for a record of `span` bytes. What is written here is synced with the first
+    /// group.
     fn roll(&mut self, span: usize) -> Result<(), Error> {
         let mut segment = self.spares.take(self.tail.segment.number + 1)?;
         self.header(segment.file_bytes);
@@ -164,7 +165,8 @@ impl Writer {
     /// Puts the header of a segment after this one into `scratch`.
     fn header(&mut self, file_bytes: u64) {
         self.scratch.clear();
-        self.state.header(file_bytes, self.tail.end).push(&mut self.scratch);
+        // Not the end: a seal that is not synced is no part of what this segment promises.
+        self.state.header(file_bytes, self.tail.synced).push(&mut self.scratch);
     }
 
     /// Stamps and writes the record in `scratch`.
@@ -174,8 +176,8 @@ impl Writer {
         self.tail.segment.write(&self.scratch, offset)
     }
 
-    /// Vouches for the last group: after a crash, a bad record before this one was damaged and not torn. Not synced: that
-    /// comes with the next group, and without it the seal is only lost together with the power.
+    /// Vouches for the last group: after a crash, a bad record before this one was damaged and not torn. Not synced:
+    /// that comes with the next group, and without it the seal is only lost together with the power.
     fn seal(&mut self) -> Result<(), Error> {
         if self.sealed || self.shared.check().is_err() {
             return Ok(());
@@ -188,9 +190,21 @@ impl Writer {
         Ok(())
     }
 
-    /// Disposes of segments of which everything was purged. Only after the purge is durable: it is why they may be missing.
+    /// Disposes of segments of which everything was purged. Only after the purge is durable: it is why they may be
+    /// missing.
     fn retire(&mut self) {
         let dead = self.shared.view.lock().index.take_dead_segments();
         dead.into_iter().for_each(|segment| self.spares.retire(segment));
+    }
+}
+
+impl Drop for Writer {
+    /// A panic here is a failure of the log like any other: nobody may wait for this thread any more.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.shared.poison(Arc::new(Error::Closed));
+            self.shared.queue.close();
+            self.shared.queue.take(&mut Batch::default(), None);
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! What a node does without being asked.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use openraft::async_runtime::WatchReceiver;
@@ -19,6 +20,8 @@ use crate::wasm::embedded;
 const EXCHANGE: Duration = Duration::from_secs(1);
 /// How long a peer has to answer.
 const ANSWER_WITHIN: Duration = Duration::from_millis(900);
+/// How often a leader looks whether the first module can be logged.
+const GENESIS_POLL: Duration = Duration::from_millis(100);
 /// How long genesis, a tick or a change of limits may take before it is tried again.
 const PROPOSAL: Duration = Duration::from_secs(5);
 
@@ -48,6 +51,8 @@ impl Node {
         let node = self.clone();
         tokio::spawn(async move { node.lead_for_ever().await });
         let node = self.clone();
+        tokio::spawn(async move { node.follow_leaders().await });
+        let node = self.clone();
         tokio::spawn(async move { node.keep_house().await });
         let node = self.clone();
         tokio::spawn(async move {
@@ -61,34 +66,55 @@ impl Node {
     async fn recover(&self) {
         while let Err(error) = self.inner.raft.wait_for_recovery(None).await {
             tracing::warn!(%error, "waiting to catch up with the log");
-            if self.inner.fatal.get().is_some() || self.inner.draining.load(std::sync::atomic::Ordering::Relaxed) {
+            if self.inner.fatal.get().is_some() || self.inner.draining.load(Ordering::Relaxed) {
                 return;
             }
         }
         let until = self.inner.raft.metrics().borrow_watched().last_applied.map_or(0, |id| id.index());
         let mut published = self.inner.published.clone();
         if published.wait_for(|at| *at >= until).await.is_ok() {
-            self.inner.recovered.store(true, std::sync::atomic::Ordering::Relaxed);
+            self.inner.recovered.store(true, Ordering::Relaxed);
             tracing::info!(index = self.published(), "caught up with the log; serving");
+        }
+    }
+
+    /// Says who leads, whenever that changes.
+    async fn follow_leaders(&self) {
+        let mut server = self.inner.server.clone();
+        let mut known = None;
+        while server.changed().await.is_ok() {
+            let (leader, term) = {
+                let metrics = server.borrow_watched();
+                (metrics.current_leader, metrics.vote.leader_id.term)
+            };
+            if leader == known {
+                continue;
+            }
+            known = leader;
+            self.inner.leader_changes.fetch_add(1, Ordering::Relaxed);
+            match self.leader() {
+                Leader::This => tracing::info!(term, "this node leads"),
+                Leader::Other(_, member) => tracing::info!(term, leader = member.name, "following"),
+                Leader::Unknown => tracing::info!(term, "no leader is known"),
+            }
         }
     }
 
     /// What only a leader does: the first module, and time that passes without commands.
     async fn lead_for_ever(&self) {
-        let mut ticks = every(EXCHANGE);
         let mut last_applied = 0;
         loop {
-            ticks.tick().await;
+            let begun = !self.inner.reader.catalog().modules.is_empty();
+            tokio::time::sleep(if begun { EXCHANGE } else { GENESIS_POLL }).await;
             let applied = self.published();
             let idle = std::mem::replace(&mut last_applied, applied) == applied;
-            if !self.is_leader() || self.serving().is_err() {
+            if !self.is_leader() || self.accepting().is_err() {
                 continue;
             }
-            if self.inner.reader.catalog().modules.is_empty() {
+            if !begun {
                 self.begin_history().await;
-            } else if idle {
-                self.propose_quietly(pb::command::Kind::Tick(pb::Tick {}), "a tick").await;
-                last_applied = self.published();
+            } else if idle && let Some(index) = self.propose_quietly(pb::command::Kind::Tick(pb::Tick {}), "a tick").await {
+                last_applied = index;
             }
         }
     }
@@ -105,7 +131,7 @@ impl Node {
             Err(why) => return tracing::error!(why, "the first module cannot be logged"),
         };
         let limits = pb::SetLimits { limits: Some(self.inner.config.limits.into()) };
-        if !self.propose_quietly(pb::command::Kind::SetLimits(limits), "the first limits").await {
+        if self.propose_quietly(pb::command::Kind::SetLimits(limits), "the first limits").await.is_none() {
             return;
         }
         let name = self.inner.config.module.as_ref().map_or(embedded::NAME, |module| module.name.as_str()).to_owned();
@@ -115,8 +141,13 @@ impl Node {
             wasm: wasm.into(),
             proposed_by: self.inner.identity.member().name.clone(),
         };
-        if self.propose_quietly(pb::command::Kind::Activate(activate), "the first module").await {
-            tracing::info!(module = name, "the first module is logged");
+        if let Some(index) = self.propose_quietly(pb::command::Kind::Activate(activate), "the first module").await {
+            // Answered before it is published; seen as missing, it would be proposed again.
+            let _ = self.wait_published(index, Instant::now() + PROPOSAL).await;
+            match self.inner.reader.catalog().modules.first() {
+                Some(active) => tracing::info!(module = name, index = active.generation, "the first module serves"),
+                None => tracing::error!(module = name, "the first module was refused; see `balsa status`"),
+            }
         }
     }
 
@@ -130,16 +161,16 @@ impl Node {
         }
     }
 
-    async fn propose_quietly(&self, kind: pb::command::Kind, what: &str) -> bool {
+    async fn propose_quietly(&self, kind: pb::command::Kind, what: &str) -> Option<u64> {
         let bytes = match &kind {
             pb::command::Kind::Activate(activate) => activate.wasm.len(),
             _ => 0,
         };
         match self.propose(kind, bytes, Instant::now() + PROPOSAL).await {
-            Ok(_) => true,
+            Ok(reply) => Some(reply.index),
             Err(error) => {
                 tracing::debug!(%error, "{what} was not logged; it will be tried again");
-                false
+                None
             }
         }
     }

@@ -13,7 +13,7 @@ mod status;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use openraft::async_runtime::WatchReceiver;
@@ -63,6 +63,7 @@ struct Inner {
     leadership: ReadGate,
     clock: Mutex<LogClock>,
     admission: Admission,
+    leader_changes: AtomicU64,
     views: Mutex<BTreeMap<NodeId, PeerView>>,
     /// Why this node serves nothing any more.
     fenced: Mutex<Option<String>>,
@@ -123,6 +124,15 @@ impl Node {
         Ok(())
     }
 
+    /// Whether commands are accepted.
+    fn accepting(&self) -> Result<(), ServiceError> {
+        self.serving()?;
+        match &*self.inner.undecided.lock() {
+            Some(why) => Err(ServiceError::NotReady(why.clone())),
+            None => Ok(()),
+        }
+    }
+
     /// Why this node serves nothing any more, if it does not.
     fn fenced(&self) -> Option<String> {
         self.inner.fenced.lock().clone()
@@ -148,10 +158,7 @@ impl Node {
 
 impl Backend for Node {
     async fn execute(&self, command: Execute) -> Result<Executed, ServiceError> {
-        self.serving()?;
-        if let Some(why) = self.inner.undecided.lock().clone() {
-            return Err(ServiceError::NotReady(why));
-        }
+        self.accepting()?;
         if self.catalog().modules.is_empty() {
             return Err(ServiceError::NoModule);
         }
@@ -202,7 +209,7 @@ impl Host for Node {
     }
 
     async fn execute_as_leader(&self, request: peer::ExecuteRequest) -> Result<Executed, ServiceError> {
-        self.serving()?;
+        self.accepting()?;
         let key = Some(request.key).filter(|key| !key.is_empty());
         let command = Execute { method: request.method, request: request.request, key, deadline: None };
         self.propose_call(&command, Instant::now() + propose::PATIENCE).await

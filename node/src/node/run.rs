@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use openraft::SnapshotPolicy;
@@ -174,6 +174,7 @@ async fn build(config: Config, fatal: &Fatal) -> Result<Node, Error> {
         leadership: ReadGate::default(),
         clock: Mutex::new(clock),
         admission: Admission::default(),
+        leader_changes: AtomicU64::new(0),
         views: Mutex::default(),
         fenced: Mutex::new(fenced),
         undecided: Mutex::default(),

@@ -1,5 +1,6 @@
 //! What operators see: of this node, and through it of the others.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use openraft::async_runtime::WatchReceiver;
@@ -154,6 +155,13 @@ impl Node {
         metrics.raft_committed_index.set(gauge(status.committed_index));
         metrics.raft_applied_index.set(gauge(status.applied_index));
         metrics.digest_index.set(gauge(status.digest_index));
+        let relaxed = Ordering::Relaxed;
+        metrics.raft_leader_changes.inner().store(self.inner.leader_changes.load(relaxed), relaxed);
+        let log = self.inner.log.metrics();
+        metrics.log_fsyncs.inner().store(log.syncs.load(relaxed), relaxed);
+        metrics.log_entries.inner().store(log.entries.load(relaxed), relaxed);
+        let seconds = Duration::from_micros(log.sync_us_sum.load(relaxed)).as_secs_f64();
+        metrics.log_fsync_time.inner().store(seconds.to_bits(), relaxed);
         let progress = *self.inner.reader.view().progress();
         metrics.sessions.set(gauge(progress.session_rows));
         metrics.session_bytes.set(gauge(progress.session_bytes));

@@ -42,10 +42,13 @@ impl StateMachine {
         if entries.is_empty() {
             return Ok(());
         }
+        self.begin_change()?;
         for (position, entry) in entries.iter().enumerate() {
             reply(position, self.apply_entry(entry)?);
         }
-        Ok(self.commit()?)
+        self.commit()?;
+        self.end_change();
+        Ok(())
     }
 
     fn apply_entry(&mut self, entry: &Entry) -> Result<Reply, Fault> {
@@ -161,6 +164,7 @@ impl StateMachine {
         };
         let finished = active.module.call(call, self.state.txn.lend(name))?;
         self.state.txn.take_back(finished.state);
+        modules::log(name, &method.path, &finished.logs);
         if !matches!(finished.outcome, Outcome::Ok(_)) {
             self.state.txn.roll_back();
         }

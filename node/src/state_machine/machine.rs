@@ -52,7 +52,8 @@ pub struct StateMachine {
     shared: Arc<Shared>,
     fence: Fence,
     durable: Option<LogId>,
-    gaps_allowed: bool,
+    /// A change was begun and has not ended well: what is in memory is not what is committed.
+    changing: bool,
 }
 
 /// The state, as far as it is held in memory: what every entry needs, and the writes of the batch.
@@ -92,7 +93,17 @@ impl StateMachine {
         let durable = state.progress.last_applied;
         shared.restart(&state.progress);
         let shared = Arc::new(shared);
-        Ok(Self { engine, database, state, digests: Vec::new(), shared, fence, durable, gaps_allowed: false })
+        Ok(Self {
+            engine,
+            database,
+            state,
+            digests: Vec::new(),
+            shared,
+            fence,
+            durable,
+            gaps_allowed: false,
+            changing: false,
+        })
     }
 
     /// Access to what is published, for other threads.
@@ -133,6 +144,8 @@ impl StateMachine {
         &mut self,
         wait_log_flushed: &mut dyn FnMut(LogId) -> Result<(), HostFault>,
     ) -> Result<(), HostFault> {
+        self.begin_change()?;
+        self.end_change();
         let Some(applied) = self.last_applied() else { return Ok(()) };
         if self.durable == Some(applied) {
             return Ok(());
@@ -161,6 +174,7 @@ impl StateMachine {
         if received.last_applied() < applied {
             return Err(Fault::OldSnapshot { snapshot: received.last_applied(), applied }.into());
         }
+        self.begin_change()?;
         let (incoming, registry) = received.into_parts();
         self.database.install(incoming)?;
         self.state = Loaded::load(&self.engine, self.database.view(), &registry)?;
@@ -168,6 +182,7 @@ impl StateMachine {
         self.digests.clear();
         self.shared.restart(&self.state.progress);
         self.publish();
+        self.end_change();
         Ok(())
     }
 
@@ -176,18 +191,23 @@ impl StateMachine {
         &self.fence
     }
 
-    /// Lets entries leave gaps between their indexes, which openraft's conformance suite does and a real log never.
-    #[cfg(test)]
-    pub(crate) fn allow_gaps(&mut self) {
-        self.gaps_allowed = true;
+    /// After a fault nothing more is applied or made durable: the node must stop, and begin again from its last checkpoint.
+    pub(super) fn begin_change(&mut self) -> Result<(), Fault> {
+        match std::mem::replace(&mut self.changing, true) {
+            false => Ok(()),
+            true => Err(Fault::Stopped),
+        }
+    }
+
+    pub(super) fn end_change(&mut self) {
+        self.changing = false;
     }
 
     /// A short read of the log must never pass for the whole of it.
     pub(super) fn expect_next(&self, entry: &Entry) -> Result<(), Fault> {
         let (last, got) = (self.last_applied(), entry.log_id());
-        let next = last.is_none_or(|last| got.index() == last.index() + 1 && got >= last);
-        let allowed = next || self.gaps_allowed && Some(got) > last;
-        if allowed { Ok(()) } else { Err(Fault::Gap { last, got }) }
+        let next = last.is_none_or(|last| got.index() == last.index() + 1 && got > last);
+        if next { Ok(()) } else { Err(Fault::Gap { last, got }) }
     }
 
     /// Commits the batch, in one transaction with the progress that it made, and shows it to readers.

@@ -37,11 +37,13 @@ mod sessions;
 mod settings;
 mod snapshot;
 
+#[cfg(test)]
+mod tests;
+
 pub use machine::{Options, StateMachine};
 pub use modules::{ActiveModule, Registry};
 pub use progress::Progress;
 pub use query::{QueryError, Reader, View};
-pub use settings::MEMORY_BYTES_MAX;
 pub use snapshot::{CHUNK_BYTES_MAX, Received, Receiver, Snapshot, SnapshotError, SnapshotReader, SnapshotWriter};
 
 use crate::raft::types::LogId;
@@ -58,7 +60,7 @@ pub enum Fault {
     #[error(transparent)]
     Host(#[from] HostFault),
     /// An entry was left out, or came twice.
-    #[error("entry {got} was to be applied after {last:?}; the log has a gap")]
+    #[error("entry {got} came where the one after {} was to be applied; a part of the log is missing or came twice", shown(.last))]
     Gap {
         /// The last applied.
         last: Option<LogId>,
@@ -101,14 +103,21 @@ pub enum Fault {
         /// What the loader says.
         why: Rejection,
     },
+    /// An earlier fault was not obeyed.
+    #[error("the state machine has stopped after an earlier fault; restart the node")]
+    Stopped,
     /// A snapshot that is behind what is already applied.
-    #[error("the snapshot ends at {snapshot:?}, but {applied:?} is applied already")]
+    #[error("the snapshot ends at {}, which is behind what is applied here already ({})", shown(.snapshot), shown(.applied))]
     OldSnapshot {
         /// The last entry in it.
         snapshot: Option<LogId>,
         /// The last entry here.
         applied: Option<LogId>,
     },
+}
+
+fn shown(id: &Option<LogId>) -> String {
+    id.map_or("nothing".into(), |id| format!("entry {id}"))
 }
 
 impl Fault {

@@ -14,11 +14,12 @@ use prost::Message;
 
 use super::Fault;
 use crate::ids::ModuleHash;
+use crate::limits::METHOD_BYTES_MAX;
 use crate::proto::command as pb;
 use crate::service::{Active, Catalog};
 use crate::storage::ReadView;
 use crate::storage::keys::{self, Key, MODULE_NAME_BYTES_MAX};
-use crate::wasm::{Engine, Method, Module};
+use crate::wasm::{Engine, LogLine, Method, Module};
 
 /// A module that serves.
 #[derive(Debug, Clone)]
@@ -89,6 +90,9 @@ impl Registry {
         if name.is_empty() || name.len() > MODULE_NAME_BYTES_MAX {
             return Some(format!("a module's name has 1 to {MODULE_NAME_BYTES_MAX} bytes"));
         }
+        if let Some(method) = module.methods().iter().find(|method| method.path.len() > METHOD_BYTES_MAX) {
+            return Some(format!("the path of method {} is longer than {METHOD_BYTES_MAX} bytes", method.path));
+        }
         let others = || self.active.iter().filter(|(other, _)| *other != name);
         module.methods().iter().map(|method| service(&method.path)).find_map(|wanted| {
             let serves = |active: &ActiveModule| active.module.methods().iter().any(|m| service(&m.path) == wanted);
@@ -111,6 +115,19 @@ pub(super) fn encode_row(name: &str, module: &Module, generation: u64) -> Vec<u8
         version: module.version().to_owned(),
     };
     row.encode_to_vec()
+}
+
+/// Hands what a module logged to this node's log. Replicas each log it; so does a replay after a restart.
+pub(super) fn log(name: &str, method: &str, lines: &[LogLine]) {
+    for LogLine { level, text } in lines {
+        match level {
+            1 => tracing::error!(target: "balsa::module", module = name, method, "{text}"),
+            2 => tracing::warn!(target: "balsa::module", module = name, method, "{text}"),
+            3 => tracing::info!(target: "balsa::module", module = name, method, "{text}"),
+            4 => tracing::debug!(target: "balsa::module", module = name, method, "{text}"),
+            _ => tracing::trace!(target: "balsa::module", module = name, method, "{text}"),
+        }
+    }
 }
 
 fn rows(view: &ReadView) -> Result<Vec<pb::ActiveModule>, Fault> {

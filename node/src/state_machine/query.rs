@@ -16,7 +16,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::digest::{Recent, StateHash};
-use super::{Progress, Registry, Snapshot};
+use super::{Progress, Registry, Snapshot, modules};
 use crate::ids::Digest;
 use crate::limits::Replicated;
 use crate::raft::types::StoredMembership;
@@ -86,6 +86,7 @@ impl View {
             deadline,
         };
         let finished = active.module.call(call, Txn::new(self.state.clone()).lend(name))?;
+        modules::log(name, &method.path, &finished.logs);
         let (outcome, trap_detail) = (finished.outcome, finished.trap_detail);
         Ok(Executed { index: self.index(), outcome, replayed: false, trap_detail })
     }

@@ -10,7 +10,7 @@
 use prost::Message;
 
 use super::Fault;
-use crate::limits::Replicated;
+use crate::limits::{MEMORY_BYTES_MAX, Replicated};
 use crate::proto::command as pb;
 use crate::storage::ReadView;
 use crate::storage::keys::Key;
@@ -41,9 +41,6 @@ pub(super) fn clamp(limits: Replicated) -> Replicated {
         idempotency_bytes: limits.idempotency_bytes.min(64 * 1024 * MIB),
     }
 }
-
-/// Linear memory that the log can grant one call at most. Instance pools must have it.
-pub const MEMORY_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {

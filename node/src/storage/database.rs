@@ -397,3 +397,164 @@ impl fmt::Debug for ReadView {
         f.write_str(self.0.table.name())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Files;
+    use super::super::sim_disk::{Dice, SimDisk};
+    use super::*;
+
+    const CACHE_BYTES: usize = 16 * 1024;
+
+    fn real(dir: &Path) -> Result<Database, Error> {
+        Database::open(Arc::new(Files), dir, CACHE_BYTES)
+    }
+
+    fn simulated(disk: &SimDisk) -> Result<Database, Error> {
+        Database::open(Arc::new(disk.clone()), Path::new("d"), CACHE_BYTES)
+    }
+
+    fn one(key: &str, value: &str) -> Overlay {
+        Overlay::from([(key.into(), Some(value.into()))])
+    }
+
+    fn contents(view: &ReadView) -> Overlay {
+        let mut rows = Overlay::new();
+        let each = view.each(b"", |key, value| {
+            rows.insert(key.to_vec(), Some(value.to_vec()));
+            std::ops::ControlFlow::Continue(())
+        });
+        each.unwrap();
+        rows
+    }
+
+    #[test]
+    fn a_drop_makes_nothing_durable() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut database = real(dir.path()).unwrap();
+        database.commit(&one("a", "kept")).unwrap();
+        database.checkpoint().unwrap();
+        database.commit(&one("b", "lost")).unwrap();
+        assert!(database.dirty_bytes() > 0);
+        drop(database);
+        assert_eq!(contents(&real(dir.path()).unwrap().view()), one("a", "kept"));
+    }
+
+    #[test]
+    fn a_view_does_not_move() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut database = real(dir.path()).unwrap();
+        database.commit(&one("a", "1")).unwrap();
+        let view = database.view();
+        database.commit(&one("a", "2")).unwrap();
+        database.checkpoint().unwrap();
+        assert_eq!(contents(&view), one("a", "1"));
+        assert_eq!(contents(&database.view()), one("a", "2"));
+    }
+
+    #[test]
+    fn a_view_outlives_an_installed_generation() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut database = real(dir.path()).unwrap();
+        database.commit(&one("a", "old")).unwrap();
+        let view = database.view();
+        let mut incoming = database.incoming().unwrap();
+        incoming.insert(&one("a", "new")).unwrap();
+        incoming.finish().unwrap();
+        database.install(incoming).unwrap();
+        assert_eq!(contents(&view), one("a", "old"));
+        assert_eq!(contents(&database.view()), one("a", "new"));
+        drop((view, database));
+        let database = real(dir.path()).unwrap();
+        assert_eq!(database.generation(), Generation(2));
+        assert_eq!(contents(&database.view()), one("a", "new"));
+    }
+
+    #[test]
+    fn an_abandoned_snapshot_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = real(dir.path()).unwrap();
+        drop(database.incoming().unwrap());
+        assert_eq!(std::fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+        std::mem::forget(database.incoming().unwrap());
+        drop(database);
+        std::fs::write(dir.path().join("tmp/not ours"), "").unwrap();
+        std::fs::write(dir.path().join("tmp/9.redb"), "half a snapshot").unwrap();
+        std::fs::write(dir.path().join("state/9.redb"), "half a generation").unwrap();
+        real(dir.path()).unwrap();
+        assert!(!dir.path().join("tmp/9.redb").exists() && !dir.path().join("state/9.redb").exists());
+        assert!(dir.path().join("tmp/not ours").exists());
+    }
+
+    #[test]
+    fn a_generation_without_current_is_not_thrown_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut database = real(dir.path()).unwrap();
+        database.commit(&one("a", "1")).unwrap();
+        database.checkpoint().unwrap();
+        drop(database);
+        std::fs::remove_file(dir.path().join("state/CURRENT")).unwrap();
+        assert!(matches!(real(dir.path()), Err(Error::Mismatched { .. })));
+        std::fs::write(dir.path().join("state/CURRENT"), "seven").unwrap();
+        assert!(matches!(real(dir.path()), Err(Error::BadCurrent(_))));
+        std::fs::write(dir.path().join("state/CURRENT"), "7\n").unwrap();
+        assert!(matches!(real(dir.path()), Err(Error::Mismatched { .. })));
+        std::fs::write(dir.path().join("state/CURRENT"), "1\n").unwrap();
+        assert_eq!(contents(&real(dir.path()).unwrap().view()), one("a", "1"));
+    }
+
+    #[test]
+    fn nothing_is_written_after_a_failed_commit() {
+        let disk = SimDisk::default();
+        let mut database = simulated(&disk).unwrap();
+        database.commit(&one("a", "1")).unwrap();
+        disk.crash_at(3);
+        assert!(matches!(database.checkpoint(), Err(Error::Redb(_))));
+        assert!(matches!(database.commit(&one("a", "2")), Err(Error::Poisoned)));
+        assert!(matches!(database.checkpoint(), Err(Error::Poisoned)));
+    }
+
+    /// Some batches of writes and deletes, with a checkpoint after every third; what each checkpoint holds goes to `kept`.
+    fn scenario(disk: &SimDisk, kept: &mut Vec<Overlay>) -> Result<(), Error> {
+        let (mut dice, mut model) = (Dice(5), Overlay::new());
+        let mut database = simulated(disk)?;
+        for batch in 0..9 {
+            let mut writes = Overlay::new();
+            for _ in 0..20 {
+                let key = format!("key {}", dice.below(60)).into_bytes();
+                let value = (dice.below(4) > 0).then(|| vec![batch; dice.below(3000)]);
+                writes.insert(key, value);
+            }
+            database.commit(&writes)?;
+            for (key, value) in writes {
+                match value {
+                    Some(value) => drop(model.insert(key, Some(value))),
+                    None => drop(model.remove(&key)),
+                }
+            }
+            if batch % 3 == 2 {
+                // Before the checkpoint: it may be durable although it did not return.
+                kept.push(model.clone());
+                database.checkpoint()?;
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_crash_at_any_step_leaves_some_checkpoint() {
+        let whole = SimDisk::default();
+        scenario(&whole, &mut Vec::new()).unwrap();
+        for at in 0..whole.changes() {
+            let (disk, mut kept) = (SimDisk::default(), vec![Overlay::new()]);
+            disk.crash_at(at);
+            let _ = scenario(&disk, &mut kept);
+            for seed in [at, !at] {
+                let database = simulated(&disk.after_crash(seed)).unwrap_or_else(|error| panic!("{at}: {error}"));
+                let found = contents(&database.view());
+                let last = &kept[kept.len().saturating_sub(2)..];
+                assert!(last.contains(&found), "after a crash at change {at} the state is that of no late checkpoint");
+            }
+        }
+    }
+}

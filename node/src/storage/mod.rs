@@ -16,6 +16,9 @@ mod fence;
 pub mod keys;
 mod txn;
 
+#[cfg(test)]
+pub(crate) mod sim_disk;
+
 pub use database::{Database, Generation, Incoming, ReadView};
 pub use disk::{Disk, Files};
 pub use fence::Fence;

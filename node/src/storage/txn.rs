@@ -227,3 +227,132 @@ fn first<'a>(
 fn skip<'a>(layer: &mut Peekable<impl Iterator<Item = (&'a Vec<u8>, &'a Option<Vec<u8>>)>>, key: &[u8]) {
     layer.next_if(|(next, _)| next.as_slice() == key);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::super::Database;
+    use super::super::sim_disk::SimDisk;
+    use super::*;
+
+    /// Few keys, so that layers meet; some are prefixes of others.
+    fn key() -> impl Strategy<Value = Vec<u8>> {
+        vec(prop_oneof![Just(0), Just(b'a'), Just(b'b'), Just(255)], 0..4)
+    }
+
+    fn layer() -> impl Strategy<Value = Overlay> {
+        proptest::collection::btree_map(key(), proptest::option::of(vec(any::<u8>(), 0..3)), 0..12)
+    }
+
+    fn database(rows: &Overlay) -> Database {
+        let mut database = Database::open(Arc::new(SimDisk::default()), "d".as_ref(), 1024 * 1024).unwrap();
+        database.commit(rows).unwrap();
+        database
+    }
+
+    fn model(layers: &[&Overlay]) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        let merged: Overlay = layers.iter().flat_map(|layer| (*layer).clone()).collect();
+        merged.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+    }
+
+    fn scanned(txn: &Txn, start: &[u8], end: Option<&[u8]>, reverse: bool, limit: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut rows = Vec::new();
+        txn.scan(start, end, reverse, &mut |key, value| {
+            rows.push((key.to_vec(), value.to_vec()));
+            if rows.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })
+        .unwrap();
+        rows
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        #[test]
+        fn layers_read_like_one_map(
+            base in layer(), batch in layer(), command in layer(),
+            start in key(), end in proptest::option::of(key()), reverse: bool, limit in 1usize..6, probe in key(),
+        ) {
+            let database = database(&base);
+            let txn = Txn { view: database.view(), batch: batch.clone(), command: command.clone() };
+            let model = model(&[&base, &batch, &command]);
+            prop_assert_eq!(txn.get(&probe).unwrap(), model.get(&probe).cloned());
+
+            let inside = |key: &Vec<u8>| *key >= start && end.as_ref().is_none_or(|end| key < end);
+            let mut expected: Vec<_> = model.into_iter().filter(|(key, _)| inside(key)).collect();
+            if reverse {
+                expected.reverse();
+            }
+            expected.truncate(limit);
+            prop_assert_eq!(scanned(&txn, &start, end.as_deref(), reverse, limit), expected);
+        }
+
+        #[test]
+        fn merging_and_committing_changes_nothing_that_is_read(base in layer(), batch in layer(), command in layer()) {
+            let mut database = database(&base);
+            let mut txn = Txn { view: database.view(), batch, command };
+            let before = scanned(&txn, b"", None, false, usize::MAX);
+            let mut seen = Vec::new();
+            txn.merge(|key, _| seen.push(key.to_vec()));
+            prop_assert!(seen.is_sorted());
+            prop_assert_eq!(&scanned(&txn, b"", None, false, usize::MAX), &before);
+            database.commit(txn.batch()).unwrap();
+            prop_assert_eq!(&scanned(&Txn::new(database.view()), b"", None, false, usize::MAX), &before);
+        }
+
+        #[test]
+        fn a_rolled_back_command_was_never_there(base in layer(), batch in layer(), command in layer()) {
+            let database = database(&base);
+            let expected = model(&[&base, &batch]);
+            let mut txn = Txn { view: database.view(), batch, command };
+            txn.roll_back();
+            let rows: BTreeMap<_, _> = scanned(&txn, b"", None, false, usize::MAX).into_iter().collect();
+            prop_assert_eq!(rows, expected);
+        }
+
+        #[test]
+        fn a_module_sees_its_own_keys_only(a in layer(), b in layer(), reverse: bool) {
+            let database = database(&Overlay::new());
+            let mut txn = Txn::new(database.view());
+            for (name, rows) in [("m", &a), ("mm", &b)] {
+                let mut state = txn.lend(name);
+                for (key, value) in rows {
+                    match value {
+                        Some(value) => state.put(key, value).unwrap(),
+                        None => assert!(!state.delete(key).unwrap()),
+                    }
+                }
+                txn.take_back(state);
+            }
+            let mut state = txn.lend("m");
+            let mut rows = Vec::new();
+            let range = ScanRange { start: Vec::new(), end: None, reverse };
+            state.scan(&range, &mut |key, value| {
+                rows.push((key.to_vec(), value.to_vec()));
+                ControlFlow::Continue(())
+            }).unwrap();
+            let mut expected: Vec<_> = model(&[&a]).into_iter().collect();
+            if reverse {
+                expected.reverse();
+            }
+            prop_assert_eq!(rows, expected);
+        }
+    }
+
+    #[test]
+    fn a_delete_says_whether_there_was_something() {
+        let database =
+            database(&Overlay::from([(keys::Key::State { module: "m", key: b"old" }.encode(), Some(vec![1]))]));
+        let mut txn = Txn::new(database.view());
+        let mut state = txn.lend("m");
+        state.put(b"new", b"2").unwrap();
+        for key in [&b"old"[..], b"new"] {
+            assert!(state.delete(key).unwrap());
+            assert!(!state.delete(key).unwrap());
+            assert_eq!(state.get(key).unwrap(), None);
+        }
+    }
+}

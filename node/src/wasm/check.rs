@@ -3,10 +3,9 @@
 //! Everything here depends on the bytes alone, so that every node comes to the same answer; the order of checks is fixed too,
 //! since the first failure is the one that is reported. The CLI's `module check` runs the same code.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use prost::Message;
-use prost_reflect::{DescriptorPool, MethodDescriptor};
+use prost_reflect::DescriptorPool;
 use wasmparser::{
     Encoding, ExternalKind, FuncType, FuncValidatorAllocations, Parser, Payload, TypeRef, ValType, ValidPayload,
     Validator,
@@ -14,20 +13,12 @@ use wasmparser::{
 
 use super::engine::{FEATURES, TABLE_ELEMENTS_MAX};
 use super::host::{self, Import};
-use super::metadata::{ABI, Kind, Metadata, SECTION};
-use super::module::{Method, MethodKind};
+use super::metadata::{ABI, Metadata, SECTION};
+use super::module::Method;
 use super::outcome::HostFault;
+use super::services::{self, METHODS_MAX, Services};
 use super::stack::{self, Frame};
-use crate::limits::{METHOD_BYTES_MAX, MODULE_BYTES_MAX};
-
-/// Methods of one module. The method table is walked at load only; this bounds what a catalog page holds.
-pub(super) const METHODS_MAX: usize = 1_000;
-/// The encoded descriptor set: google's largest public APIs stay below half of it.
-pub(super) const DESCRIPTORS_BYTES_MAX: usize = 1024 * 1024;
-/// A module's name and its version, each.
-const NAME_BYTES_MAX: usize = 64;
-/// Packages that the node serves itself.
-const RESERVED_PACKAGES: [&str; 2] = ["grpc", "balsa"];
+use crate::limits::MODULE_BYTES_MAX;
 
 /// Why a module is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -235,9 +226,7 @@ pub(super) fn check(wasm: &[u8], memory_bytes_max: u64) -> Result<Checked, Rejec
     outline.check_imports()?;
     outline.check_exports()?;
     outline.check_resources(memory_bytes_max)?;
-    let metadata = metadata(&outline.metadata)?;
-    let descriptors = descriptors(&metadata.file_descriptor_set)?;
-    let methods = methods(&metadata, &descriptors)?;
+    let Services { metadata, methods, descriptors } = services::check(&outline.metadata)?;
     Ok(Checked { metadata, methods, descriptors, frames: outline.frames })
 }
 
@@ -406,112 +395,4 @@ fn signature(import: &Import) -> String {
 fn render(params: &[ValType], results: &[ValType]) -> String {
     let list = |types: &[ValType]| types.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     format!("({}) -> ({})", list(params), list(results))
-}
-
-fn metadata(sections: &[&[u8]]) -> Result<Metadata, Rejection> {
-    let section = match sections {
-        [] => return Err(Rejection::NoMetadata),
-        [section] => *section,
-        several => return Err(Rejection::SeveralMetadata(several.len())),
-    };
-    let metadata = Metadata::decode(section).map_err(|error| Rejection::Metadata(error.to_string()))?;
-    if metadata.abi != ABI {
-        return Err(Rejection::Abi { found: metadata.abi });
-    }
-    check_name("name", &metadata.name)?;
-    check_name("version", &metadata.version)?;
-    Ok(metadata)
-}
-
-fn check_name(what: &'static str, value: &str) -> Result<(), Rejection> {
-    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.+".contains(&byte);
-    if (1..=NAME_BYTES_MAX).contains(&value.len()) && value.bytes().all(good) {
-        return Ok(());
-    }
-    let value = value.chars().take(NAME_BYTES_MAX).collect();
-    Err(Rejection::Name { what, value })
-}
-
-fn descriptors(set: &[u8]) -> Result<DescriptorPool, Rejection> {
-    if set.len() > DESCRIPTORS_BYTES_MAX {
-        let why = format!("{} bytes of at most {DESCRIPTORS_BYTES_MAX}; leave out source info", set.len());
-        return Err(Rejection::Descriptors(why));
-    }
-    let pool = DescriptorPool::decode(set).map_err(|error| Rejection::Descriptors(error.to_string()))?;
-    for file in pool.files() {
-        let package = file.package_name();
-        if RESERVED_PACKAGES.contains(&package.split('.').next().unwrap_or_default()) {
-            return Err(Rejection::ReservedPackage { file: file.name().into(), package: package.into() });
-        }
-    }
-    Ok(pool)
-}
-
-/// The method table, checked against the descriptors in both directions.
-///
-/// A service without any method in the table is one that a dependency brought along; it is not served.
-fn methods(metadata: &Metadata, descriptors: &DescriptorPool) -> Result<Vec<Method>, Rejection> {
-    let count = metadata.methods.len();
-    let described: BTreeMap<String, MethodDescriptor> =
-        descriptors.services().flat_map(|service| service.methods().map(path).collect::<Vec<_>>()).collect();
-    if let Some((path, _)) = described.iter().find(|(_, m)| m.is_client_streaming() || m.is_server_streaming()) {
-        return Err(Rejection::Streaming(path.clone()));
-    }
-    if !(1..=METHODS_MAX).contains(&count) {
-        return Err(Rejection::Methods(count));
-    }
-    let mut methods = Vec::with_capacity(count);
-    for (index, entry) in (0..).zip(&metadata.methods) {
-        let kind = kind(entry.kind, described.get(&entry.path))
-            .map_err(|why| Rejection::MethodTable { path: shown(&entry.path), why })?;
-        methods.push(Method { path: entry.path.clone(), kind, index });
-    }
-    check_complete(&methods, &described)?;
-    Ok(methods)
-}
-
-fn path(method: MethodDescriptor) -> (String, MethodDescriptor) {
-    (format!("/{}/{}", method.parent_service().full_name(), method.name()), method)
-}
-
-/// A path from the method table, which may be anything, cut to what fits a line.
-fn shown(path: &str) -> String {
-    path.chars().take(METHOD_BYTES_MAX).collect()
-}
-
-fn kind(kind: i32, described: Option<&MethodDescriptor>) -> Result<MethodKind, &'static str> {
-    use prost_types::method_options::IdempotencyLevel::NoSideEffects;
-    let described = described.ok_or("the method table has it, but the descriptors do not")?;
-    let options = described.method_descriptor_proto().options.as_ref();
-    let reads_only = options.is_some_and(|options| options.idempotency_level() == NoSideEffects);
-    match (Kind::try_from(kind), reads_only) {
-        (Ok(Kind::Command), false) => Ok(MethodKind::Command),
-        (Ok(Kind::Query), true) => Ok(MethodKind::Query),
-        (Ok(Kind::Command), true) => {
-            Err("the method table has a command, but its idempotency_level is NO_SIDE_EFFECTS")
-        }
-        (Ok(Kind::Query), false) => {
-            Err("the method table has a query, but its idempotency_level is not NO_SIDE_EFFECTS")
-        }
-        (Ok(Kind::Unspecified) | Err(_), _) => Err("the method table does not say whether it is a command or a query"),
-    }
-}
-
-fn check_complete(methods: &[Method], described: &BTreeMap<String, MethodDescriptor>) -> Result<(), Rejection> {
-    let refuse = |path: &str, why| Err(Rejection::MethodTable { path: shown(path), why });
-    let mut listed = BTreeSet::new();
-    for method in methods {
-        if method.path.len() > METHOD_BYTES_MAX {
-            return refuse(&method.path, "its path is above 512 bytes");
-        }
-        if !listed.insert(method.path.as_str()) {
-            return refuse(&method.path, "the method table has it twice");
-        }
-    }
-    let service = |path: &str| path.rsplit_once('/').map(|(service, _)| service.to_owned());
-    let served: BTreeSet<_> = methods.iter().map(|method| service(&method.path)).collect();
-    match described.keys().find(|path| served.contains(&service(path)) && !listed.contains(path.as_str())) {
-        Some(path) => refuse(path, "the descriptors have it, but the method table does not"),
-        None => Ok(()),
-    }
 }

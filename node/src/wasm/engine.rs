@@ -21,7 +21,7 @@ use super::host;
 use super::module::Compiled;
 use super::outcome::HostFault;
 use crate::ids::ModuleHash;
-use crate::limits::Replicated;
+use crate::limits::MEMORY_BYTES_MAX;
 
 /// Stack that a thread needs to run modules: [`NATIVE_STACK_BYTES_MAX`], and as much again for the host functions below and
 /// the caller above.
@@ -44,8 +44,11 @@ const KEEP_RESIDENT_BYTES: (usize, usize) = (1024 * 1024, 64 * 1024);
 
 /// What a module may use of WebAssembly: what `wasm32-wasip1` compilers emit by default, and SIMD. Threads, 64-bit memory,
 /// relaxed SIMD, tail calls (they would escape `stack.rs`), exceptions and GC are off.
-pub(super) const FEATURES: WasmFeatures =
-    WasmFeatures::LIME1.union(WasmFeatures::BULK_MEMORY).union(WasmFeatures::REFERENCE_TYPES).union(WasmFeatures::SIMD);
+pub(super) const FEATURES: WasmFeatures = WasmFeatures::LIME1
+    .union(WasmFeatures::BULK_MEMORY)
+    .union(WasmFeatures::REFERENCE_TYPES)
+    .union(WasmFeatures::SIMD)
+    .difference(WasmFeatures::GC_TYPES);
 
 /// What differs from node to node, and does not change what a call computes.
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +61,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { query_slots: 4, memory_bytes_max: Replicated::default().memory_bytes }
+        Self { query_slots: 4, memory_bytes_max: MEMORY_BYTES_MAX }
     }
 }
 

@@ -38,6 +38,7 @@ mod host;
 mod metadata;
 mod module;
 mod outcome;
+mod services;
 mod stack;
 
 #[cfg(test)]

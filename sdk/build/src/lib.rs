@@ -14,7 +14,7 @@
 //!
 //! The method table lists the methods of all services of the given files, in the order in which the files define them; a
 //! file comes after the files that it imports. Services of files that are only imported are not served. The one
-//! [`Table`](table::Table) made here decides the numbers of both the dispatcher and the metadata.
+//! `Table` made here decides the numbers of both the dispatcher and the metadata.
 //!
 //! For wasm targets the linker is asked for a guest stack of 64 KiB: a fresh instance for each command must zero what the
 //! last one touched, and Rust's default of 1 MiB costs more time than a put.
@@ -23,6 +23,8 @@ mod error;
 mod generator;
 mod metadata;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};

@@ -12,29 +12,29 @@ const ABI: u32 = 1;
 
 /// `balsa.module.v1.Module`
 #[derive(Clone, PartialEq, Message)]
-struct Module {
+pub(crate) struct Module {
     #[prost(uint32, tag = "1")]
-    abi: u32,
+    pub(crate) abi: u32,
     #[prost(string, tag = "2")]
-    name: String,
+    pub(crate) name: String,
     #[prost(string, tag = "3")]
-    version: String,
+    pub(crate) version: String,
     #[prost(bytes = "vec", tag = "4")]
-    file_descriptor_set: Vec<u8>,
+    pub(crate) file_descriptor_set: Vec<u8>,
     #[prost(message, repeated, tag = "5")]
-    methods: Vec<MethodEntry>,
+    pub(crate) methods: Vec<MethodEntry>,
     #[prost(string, tag = "6")]
-    sdk: String,
+    pub(crate) sdk: String,
 }
 
 /// `balsa.module.v1.Method`
 #[derive(Clone, PartialEq, Message)]
-struct MethodEntry {
+pub(crate) struct MethodEntry {
     #[prost(string, tag = "1")]
-    path: String,
+    pub(crate) path: String,
     /// `balsa.module.v1.Kind`; it can be read as a plain number.
     #[prost(int32, tag = "2")]
-    kind: i32,
+    pub(crate) kind: i32,
 }
 
 /// The bytes of the section.

@@ -50,11 +50,7 @@ const KEYS_ONLY: u32 = 2;
 const NO_END: u32 = 4;
 
 /// `balsa_call`: reads the input, runs `dispatch` and hands its result to the host.
-pub fn enter(
-    method: u32,
-    input_len: u32,
-    dispatch: fn(&mut Context, u32, Bytes) -> Result<Vec<u8>, Status>,
-) -> u32 {
+pub fn enter(method: u32, input_len: u32, dispatch: fn(&mut Context, u32, Bytes) -> Result<Vec<u8>, Status>) -> u32 {
     report_panics();
     reply(dispatch(&mut call_context(), method, input(input_len)))
 }

@@ -7,9 +7,9 @@ use parking_lot::Mutex;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use super::{command, flushed};
 use super::rig::{Model, Rig, small};
 use super::simulated::{Simulated, Trouble};
+use super::{command, flushed};
 use crate::log_store::Error;
 use crate::log_store::queue::Waiter;
 
@@ -138,7 +138,7 @@ fn after_any_failed_operation_nothing_is_acknowledged() {
         let Some(mut rig) = run(&disk, 50, 20) else { continue };
         let acknowledged = rig.acknowledged;
         if rig.store.shared.check().is_ok() {
-            continue; // It was forgiven: a file that could be prepared at the second try, or a full disk that was not needed.
+            continue; // It was forgiven: a file could be prepared at the second try, or the room was not needed.
         }
         rig.store.staged.clear();
         let refused = rig.store.stage([command(9, 1000, 1)]);

@@ -72,7 +72,7 @@ fn a_flipped_bit_anywhere_is_refused_with_file_and_offset_or_does_no_harm() {
 fn a_flipped_byte_in_the_synced_last_record_is_refused() {
     let (disk, rig) = log();
     let (last, end) = end(&rig);
-    let record = end - 24 - 88; // a seal, and an entry of 60 bytes before it
+    let record = end - 24 - 96; // a seal, and an entry of 60 bytes before it
     disk.tamper(&segment_name(last), |content| content[record + 50] ^= 1);
     assert_eq!(refused(&disk), (segment_name(last), record as u64));
 }
@@ -102,7 +102,7 @@ fn a_torn_tail_is_cut_and_does_not_come_back() {
     assert_eq!(rig.writer.tail().end as usize, group + 136);
     // An entry of the same size ends exactly where the third one was.
     rig.append(4, 1, 100);
-    rig.settle();
+    rig.step();
     let reopened = Rig::open(&disk, small()).unwrap();
     assert_eq!(&Model::of(&reopened.store), rig.model());
 }
@@ -119,14 +119,16 @@ fn a_segment_that_was_cut_short_is_refused() {
 
 #[test]
 fn a_missing_segment_is_refused() {
-    let (disk, rig) = log();
+    let (disk, mut rig) = log();
+    // More than half of the last one, so that the next one is prepared and tells of it.
+    rig.append(2, 9, 100);
+    rig.settle();
     for number in 1..=end(&rig).0 {
         use crate::log_store::files::Files;
         let disk = disk.copy();
         disk.remove(&segment_name(number)).unwrap();
         match Rig::open(&disk, small()).map(drop) {
             Err(Error::Damaged { damage: Damage::MissingSegment(missing), .. }) => assert_eq!(missing, number),
-            // The one after the last was prepared already in this script, or else nothing tells of the last one.
             other => panic!("segment {number}: {other:?}"),
         }
     }
@@ -136,6 +138,14 @@ fn a_missing_segment_is_refused() {
 fn a_log_without_its_meta_file_is_refused() {
     let (disk, _) = log();
     disk.tamper("log.meta", |content| content[12] ^= 1);
+    assert_eq!(refused(&disk).0, "log.meta");
+}
+
+#[test]
+fn a_log_without_any_segment_is_refused() {
+    use crate::log_store::files::Files;
+    let (disk, rig) = log();
+    (1..=end(&rig).0).for_each(|number| disk.remove(&segment_name(number)).unwrap());
     assert_eq!(refused(&disk).0, "log.meta");
 }
 

@@ -1,5 +1,7 @@
 //! Tests of the whole log; what one file does alone is tested in that file.
 
+#![allow(clippy::unwrap_used)]
+
 mod crash;
 mod damage;
 mod reading;
@@ -30,7 +32,7 @@ fn command(term: u64, index: u64, bytes: usize) -> Entry {
 }
 
 fn vote(term: u64) -> Vote {
-    crate::proto::raft::Vote { term, node: NodeId(term * 10).0, committed: term % 2 == 0 }.into()
+    crate::proto::raft::Vote { term, node: NodeId(term * 10).0, committed: term.is_multiple_of(2) }.into()
 }
 
 /// A callback for an append, and where it arrives.

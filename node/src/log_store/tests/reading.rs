@@ -109,7 +109,7 @@ fn damage_under_a_running_reader_is_an_error() {
     let mut rig = Rig::open(&disk, small()).unwrap();
     rig.append(1, 40, 100);
     rig.settle();
-    disk.tamper(&segment_name(1), |content| content[700] ^= 1);
+    disk.tamper(&segment_name(1), |content| content[700..720].fill(0));
     let error = rig.store.handle().reader().read(0..40).unwrap_err();
     assert!(matches!(error, Error::Damaged { .. }), "{error}");
     assert!(error.to_string().contains("0000000001.log"), "{error}");

@@ -91,6 +91,8 @@ pub(crate) struct Rig {
     /// Which of them was acknowledged.
     pub(crate) acknowledged: usize,
     pending: Vec<(usize, Pending)>,
+    /// Raft never truncates below it.
+    committed: u64,
 }
 
 impl Rig {
@@ -98,7 +100,7 @@ impl Rig {
         let here = |workshop, prepared| Ok(Spares::here(workshop, prepared));
         let (store, writer) = LogStore::assemble(Arc::new(disk.clone()), options, here)?;
         let states = vec![Model::of(&store)];
-        Ok(Self { store, writer, batch: Batch::default(), states, acknowledged: 0, pending: Vec::new() })
+        Ok(Self { store, writer, batch: Batch::default(), states, acknowledged: 0, pending: Vec::new(), committed: 0 })
     }
 
     pub(crate) fn model(&self) -> &Model {
@@ -116,9 +118,7 @@ impl Rig {
         let next = self.model().last.map_or(0, |last| last.index + 1);
         let entries: Vec<_> = (next..next + count).map(|index| command(term, index, bytes)).collect();
         let (flushed, done) = flushed();
-        if self.store.stage(entries.clone()).is_ok()
-            && self.store.queue(Waiter::Append(flushed)).is_ok()
-        {
+        if self.store.stage(entries.clone()).is_ok() && self.store.queue(Waiter::Append(flushed)).is_ok() {
             entries.into_iter().for_each(|entry| self.changed(|model| model.append(entry)));
             self.pending.push((self.states.len() - 1, Pending::Append(done)));
         }
@@ -192,8 +192,8 @@ impl Rig {
         let (first, last) = (model.entries.keys().next().copied(), model.last.map_or(0, |last| last.index));
         match rng.random_range(0..10) {
             0 => self.vote(rng.random_range(1..9)),
-            1 if first.is_some_and(|first| first < last) => {
-                self.truncate(rng.random_range(first.unwrap()..last));
+            1 if first.is_some_and(|first| first.max(self.committed) < last) => {
+                self.truncate(rng.random_range(first.unwrap().max(self.committed)..last));
                 // Nobody appends before a truncation is durable; entries that replace others have a later term.
                 self.step();
             }
@@ -202,7 +202,10 @@ impl Rig {
                 self.purge(model.entries[&index].log_id);
             }
             3 if rng.random_bool(0.1) => self.purge(log_id(self.term(), last + rng.random_range(1..5))),
-            4 => self.store.shared.queue.set_committed(model.last),
+            4 => {
+                self.store.shared.queue.set_committed(model.last);
+                self.committed = last;
+            }
             5 if rng.random_bool(0.2) => self.append(self.term(), 1, 2500), // more than a segment
             _ => self.append(self.term() + rng.random_range(0..2), rng.random_range(1..6), rng.random_range(0..300)),
         }

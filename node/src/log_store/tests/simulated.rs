@@ -1,7 +1,7 @@
 //! A disk whose power can be cut at any operation.
 //!
-//! The process sees what it wrote. What survives a cut is what was synced, and of the rest any sectors of 512 bytes and any
-//! directory operations, drawn from a seed.
+//! The process sees what it wrote. What survives a cut is what was synced, and of the rest any sectors of 512 bytes and
+//! any directory operations, drawn from a seed.
 
 use std::collections::BTreeMap;
 use std::io;

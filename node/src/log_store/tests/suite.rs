@@ -73,11 +73,8 @@ impl RaftStateMachine<TypeConfig> for Bare {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMetaOf<TypeConfig>, (): ()) -> Result<(), io::Error> {
-        *self = Self {
-            applied: meta.last_log_id,
-            membership: meta.last_membership.clone(),
-            snapshot: Some(meta.clone()),
-        };
+        *self =
+            Self { applied: meta.last_log_id, membership: meta.last_membership.clone(), snapshot: Some(meta.clone()) };
         Ok(())
     }
 

@@ -129,5 +129,9 @@ fn a_closed_log_answers_with_errors() {
         let (flushed, done) = flushed();
         assert!(store.append([command(1, 0, 1)], flushed).await.is_err());
         assert!(done.await.unwrap().is_err());
+        let handle = store.handle();
+        drop(store);
+        assert!(matches!(handle.wait_flushed(log_id(1, 7)).await, Err(Error::Closed)));
+        assert!(matches!(handle.wait_flushed_blocking(log_id(1, 7)), Err(Error::Closed)));
     });
 }

@@ -9,7 +9,7 @@ use wasmtime::{Caller, Linker};
 
 use super::{ABI, Guest, Meter, Span, bad_host_call, cost, host, input};
 use crate::command::TrapClass;
-use crate::limits::{KEY_BYTES_MAX, SCAN_BYTES_MAX, SCAN_ITEMS_MAX, VALUE_BYTES_MAX};
+use crate::limits::{SCAN_BYTES_MAX, SCAN_ITEMS_MAX, STORED_KEY_BYTES_MAX, STORED_VALUE_BYTES_MAX};
 use crate::wasm::call::{CallState, ScanRange};
 use crate::wasm::outcome::Stop;
 
@@ -73,7 +73,7 @@ fn get(guest: &mut Guest<'_>, key: Span, buf: Span) -> Result<i64, Stop> {
 
 /// Whether there can be a value at `key` at all.
 fn is_key(key: &[u8]) -> bool {
-    (1..=KEY_BYTES_MAX).contains(&key.len())
+    (1..=STORED_KEY_BYTES_MAX).contains(&key.len())
 }
 
 /// Hands a result over, or keeps it when the guest's buffer is too small; in both ways its length is the answer.
@@ -97,11 +97,10 @@ fn put(guest: &mut Guest<'_>, key: Span, value: Span) -> Result<(), Stop> {
     may_write(guest, "put")?;
     guest.meter.charge(cost::PUT.call + cost::PUT.byte * (key.bytes() + value.bytes()))?;
     let (key, value) = (key.of(guest.memory)?, value.of(guest.memory)?);
-    if !is_key(key) {
-        return Err(too_large(format!("put: a key of {} bytes; 1 to {KEY_BYTES_MAX} are allowed", key.len())));
-    }
-    if value.len() > VALUE_BYTES_MAX {
-        return Err(too_large(format!("put: a value of {} bytes; at most {VALUE_BYTES_MAX} are allowed", value.len())));
+    check_key(key)?;
+    if value.len() > STORED_VALUE_BYTES_MAX {
+        let bytes = value.len();
+        return Err(too_large(format!("put: a value of {bytes} bytes; at most {STORED_VALUE_BYTES_MAX} are stored")));
     }
     Ok(guest.call.state.put(key, value)?)
 }
@@ -110,8 +109,8 @@ fn delete(guest: &mut Guest<'_>, key: Span) -> Result<u32, Stop> {
     may_write(guest, "delete")?;
     guest.meter.charge(cost::DELETE.call + cost::DELETE.byte * key.bytes())?;
     let key = key.of(guest.memory)?;
-    let existed = is_key(key) && guest.call.state.delete(key)?;
-    Ok(existed.into())
+    check_key(key)?;
+    Ok(guest.call.state.delete(key)?.into())
 }
 
 fn may_write(guest: &Guest<'_>, what: &str) -> Result<(), Stop> {
@@ -120,6 +119,13 @@ fn may_write(guest: &Guest<'_>, what: &str) -> Result<(), Stop> {
         return Ok(());
     }
     Err(Stop::trap(TrapClass::WriteInQuery, format!("{what}: a query can't write; make the method a command")))
+}
+
+fn check_key(key: &[u8]) -> Result<(), Stop> {
+    if is_key(key) {
+        return Ok(());
+    }
+    Err(too_large(format!("a key of {} bytes; 1 to {STORED_KEY_BYTES_MAX} are stored", key.len())))
 }
 
 fn too_large(detail: String) -> Stop {
@@ -169,18 +175,9 @@ fn range(memory: &[u8], asked: &Asked) -> Result<ScanRange, Stop> {
     if asked.flags & !(REVERSE | KEYS_ONLY | NO_END) != 0 {
         return Err(bad_host_call(format!("scan: flags {:#x} are not known; 1, 2 and 4 are", asked.flags)));
     }
-    let start = bound(memory, asked.start)?;
-    let end = if asked.flags & NO_END == 0 { Some(bound(memory, asked.end)?) } else { None };
+    let (start, end) = (asked.start.of(memory)?.to_vec(), asked.end.of(memory)?.to_vec());
+    let end = (asked.flags & NO_END == 0).then_some(end);
     Ok(ScanRange { start, end, reverse: asked.flags & REVERSE != 0 })
-}
-
-/// A bound may be a byte longer than a key: the successor of the longest key ends in an extra zero.
-fn bound(memory: &[u8], span: Span) -> Result<Vec<u8>, Stop> {
-    let bound = span.of(memory)?;
-    if bound.len() > KEY_BYTES_MAX + 1 {
-        return Err(too_large(format!("scan: a bound of {} bytes; keys have at most {KEY_BYTES_MAX}", bound.len())));
-    }
-    Ok(bound.to_vec())
 }
 
 /// A page under construction: `u32 count, u8 more`, then for each item `u32 length, key, u32 length, value`; little-endian.
@@ -200,17 +197,16 @@ impl Page {
             count: 0,
             more: false,
             keys_only: asked.flags & KEYS_ONLY != 0,
-            // At least one item, so that a guest that pages with a wrong limit still gets on.
-            items_max: asked.limit.clamp(1, SCAN_ITEMS_MAX as u32),
+            items_max: asked.limit.min(SCAN_ITEMS_MAX as u32),
             bytes_max: (asked.budget as usize).min(SCAN_BYTES_MAX),
         }
     }
 
-    /// Takes the item, or notes that there is more than fits.
+    /// Takes the item, or notes that there is more than fits. The first always fits, so that a guest that pages gets on.
     fn offer(&mut self, key: &[u8], value: &[u8]) -> ControlFlow<()> {
         let value = if self.keys_only { &[] } else { value };
         let grown = self.bytes.len() + ITEM_HEADER_BYTES + key.len() + value.len();
-        if self.count > 0 && (self.count == self.items_max || grown > self.bytes_max) {
+        if self.count == self.items_max || (self.count > 0 && grown > self.bytes_max) {
             self.more = true;
             return ControlFlow::Break(());
         }

@@ -1,0 +1,50 @@
+//! The parts that behave, natively; the rest needs a host to misbehave against.
+
+use balsa_sdk::testing::Host;
+
+use super::*;
+
+#[test]
+fn adds_are_counted() {
+    let mut host = Host::new();
+    host.command(Fixture::add, AddRequest { amount: 2 }).unwrap();
+    assert_eq!(host.command(Fixture::add, AddRequest { amount: 3 }).unwrap().total, 5);
+    assert_eq!(host.query(Fixture::total, Empty {}).unwrap().total, 5);
+}
+
+#[test]
+fn a_status_after_writes_rolls_them_back() {
+    let mut host = Host::new();
+    host.command(Fixture::add, AddRequest { amount: 2 }).unwrap();
+    let before = host.dump();
+    let status = host.command(Fixture::put_then_fail, Empty {}).unwrap_err();
+    assert_eq!((status.code(), status.details().len()), (Code::FailedPrecondition, 1));
+    assert_eq!(host.dump(), before);
+}
+
+#[test]
+fn a_panic_after_writes_rolls_them_back() {
+    let mut host = Host::new();
+    host.command(Fixture::add, AddRequest { amount: 2 }).unwrap();
+    let before = host.dump();
+    let call = std::panic::AssertUnwindSafe(|| host.command(Fixture::put_then_trap, Empty {}));
+    assert!(std::panic::catch_unwind(call).is_err());
+    assert_eq!(host.dump(), before);
+}
+
+#[test]
+fn an_oversize_output_has_the_size_asked_for() {
+    use balsa_sdk::prost::Message;
+    for bytes in [3, 129, 130, 131, 4_000_000] {
+        let response = Host::new().command(Fixture::oversize_output, OversizeOutputRequest { bytes }).unwrap();
+        assert!(response.encoded_len().abs_diff(bytes as usize) <= 1, "{bytes}: {}", response.encoded_len());
+    }
+}
+
+#[test]
+fn every_status_code_can_be_asked_for() {
+    for number in 1..=16 {
+        let request = FailRequest { code: number, ..Default::default() };
+        assert_eq!(Host::new().command(Fixture::fail, request).unwrap_err().code() as u32, number);
+    }
+}

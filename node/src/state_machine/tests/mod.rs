@@ -1,0 +1,7 @@
+//! Tests of the whole state machine: golden scripts, replay, crashes, snapshots.
+
+mod crash;
+mod harness;
+mod replay;
+mod scripts;
+mod snapshot;

@@ -1,0 +1,220 @@
+//! What tests of several parts share: an engine, and modules to run.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use prost::Message;
+use prost_types::field_descriptor_proto::{Label, Type};
+use prost_types::method_options::IdempotencyLevel;
+use prost_types::{
+    DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto,
+    MethodOptions, ServiceDescriptorProto,
+};
+use wasm_encoder::{CustomSection, Section};
+
+use crate::limits::MEMORY_BYTES_MAX;
+use crate::wasm::{Engine, Options};
+
+/// One engine for all tests of the process: compiled modules are kept in it.
+pub(crate) fn engine() -> Engine {
+    static ENGINE: OnceLock<Engine> = OnceLock::new();
+    let options = Options { query_slots: 2, memory_bytes_max: MEMORY_BYTES_MAX };
+    ENGINE.get_or_init(|| Engine::new(options).expect("this machine can run wasm")).clone()
+}
+
+/// Runs `test` on a thread with the stack that modules need.
+pub(crate) fn on_a_wasm_thread<R: Send>(test: impl FnOnce() -> R + Send) -> R {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(2 * crate::wasm::THREAD_STACK_BYTES);
+        let done = thread.spawn_scoped(scope, test).expect("a thread can be started").join();
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// The module that misbehaves on purpose, from `$BALSA_HOSTILE_WASM` if that is set, else built once.
+#[allow(dead_code)]
+pub(crate) fn hostile_wasm() -> Vec<u8> {
+    static WASM: OnceLock<Vec<u8>> = OnceLock::new();
+    WASM.get_or_init(|| {
+        let path = std::env::var_os("BALSA_HOSTILE_WASM").map_or_else(build_hostile, PathBuf::from);
+        std::fs::read(&path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()))
+    })
+    .clone()
+}
+
+fn build_hostile() -> PathBuf {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().expect("node/ is in a workspace").to_owned();
+    // A directory of its own: the cargo that runs this test may hold the lock of the other.
+    let target = root.join("target/hostile-wasm");
+    let built = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
+        .current_dir(&root)
+        .args(["build", "--locked", "--profile", "wasm", "--target", "wasm32-wasip1", "--package", "hostile"])
+        .arg("--target-dir")
+        .arg(&target)
+        .status();
+    assert!(built.is_ok_and(|status| status.success()), "the hostile module cannot be built; set BALSA_HOSTILE_WASM");
+    target.join("wasm32-wasip1/wasm/hostile.wasm")
+}
+
+/// Commands of [`tape`], in the order of its method table; then its queries.
+const TAPE_COMMANDS: [&str; 7] = ["Put", "Delete", "Fail", "Trap", "Spin", "Big", "Now"];
+const TAPE_QUERIES: [&str; 2] = ["Get", "Sneak"];
+
+/// A module in a page of WAT, whose bytes never change with a compiler: service `tape.v1.<service>`, with `string text` in and
+/// out.
+///
+/// `Put "k=v"` (one letter of key) answers with the value before; `Delete "k"`; `Get "k"`; `Big "n"` puts n under n
+/// and answers with n KiB; `Now`
+/// answers with 48 bytes of context. `Fail`, `Trap` and `Spin` put first, and then end in a status, a trap, and a loop without
+/// end; `Sneak` is a query that puts. `salt` changes the hash of the module and nothing else.
+pub(crate) fn tape(service: &str, salt: &str) -> Vec<u8> {
+    let mut wasm = wat::parse_str(TAPE).expect("the text below is a module");
+    let data = module_section(service).encode_to_vec();
+    append_section(&mut wasm, "balsa.module", &data);
+    append_section(&mut wasm, "salt", salt.as_bytes());
+    wasm
+}
+
+fn append_section(wasm: &mut Vec<u8>, name: &str, data: &[u8]) {
+    CustomSection { name: name.into(), data: data.into() }.append_to(wasm);
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ModuleSection {
+    #[prost(uint32, tag = "1")]
+    abi: u32,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(string, tag = "3")]
+    version: String,
+    #[prost(bytes = "vec", tag = "4")]
+    file_descriptor_set: Vec<u8>,
+    #[prost(message, repeated, tag = "5")]
+    methods: Vec<MethodRow>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct MethodRow {
+    #[prost(string, tag = "1")]
+    path: String,
+    #[prost(uint32, tag = "2")]
+    kind: u32,
+}
+
+fn module_section(service: &str) -> ModuleSection {
+    let rows = |methods: &[&str], kind| {
+        let row = |method: &&str| MethodRow { path: format!("/tape.v1.{service}/{method}"), kind };
+        methods.iter().map(row).collect::<Vec<_>>()
+    };
+    ModuleSection {
+        abi: 1,
+        name: "tape".into(),
+        version: "0.1.0".into(),
+        file_descriptor_set: FileDescriptorSet { file: vec![tape_proto(service)] }.encode_to_vec(),
+        methods: [rows(&TAPE_COMMANDS, 1), rows(&TAPE_QUERIES, 2)].concat(),
+    }
+}
+
+fn tape_proto(service: &str) -> FileDescriptorProto {
+    let text = FieldDescriptorProto {
+        name: Some("text".into()),
+        number: Some(1),
+        label: Some(Label::Optional.into()),
+        r#type: Some(Type::String.into()),
+        json_name: Some("text".into()),
+        ..Default::default()
+    };
+    let method = |name: &&str, level: IdempotencyLevel| MethodDescriptorProto {
+        name: Some((*name).into()),
+        input_type: Some(format!(".tape.v1.{service}Text")),
+        output_type: Some(format!(".tape.v1.{service}Text")),
+        options: Some(MethodOptions { idempotency_level: Some(level.into()), ..Default::default() }),
+        ..Default::default()
+    };
+    let commands = TAPE_COMMANDS.iter().map(|name| method(name, IdempotencyLevel::IdempotencyUnknown));
+    let queries = TAPE_QUERIES.iter().map(|name| method(name, IdempotencyLevel::NoSideEffects));
+    FileDescriptorProto {
+        name: Some(format!("tape/v1/{}.proto", service.to_lowercase())),
+        package: Some("tape.v1".into()),
+        message_type: vec![DescriptorProto {
+            name: Some(format!("{service}Text")),
+            field: vec![text],
+            ..Default::default()
+        }],
+        service: vec![ServiceDescriptorProto {
+            name: Some(service.into()),
+            method: commands.chain(queries).collect(),
+            ..Default::default()
+        }],
+        syntax: Some("proto3".into()),
+        ..Default::default()
+    }
+}
+
+/// The request lies at 0: tag, length, then at 2 the text. An answer is built at 4096 in the same form.
+const TAPE: &str = r#"
+(module
+  (import "balsa_v1" "input_read" (func $input_read (param i32 i32 i32)))
+  (import "balsa_v1" "output" (func $output (param i32 i32)))
+  (import "balsa_v1" "get" (func $get (param i32 i32 i32 i32) (result i64)))
+  (import "balsa_v1" "put" (func $put (param i32 i32 i32 i32)))
+  (import "balsa_v1" "delete" (func $delete (param i32 i32) (result i32)))
+  (import "balsa_v1" "context" (func $context (param i32 i32) (result i32)))
+  (memory (export "memory") 2)
+  (func (export "balsa_abi_1"))
+
+  (func $answer_value_of_key (result i32)
+    (local $len i32)
+    (local.set $len (i32.wrap_i64 (call $get (i32.const 2) (i32.const 1) (i32.const 4098) (i32.const 127))))
+    (if (i32.lt_s (local.get $len) (i32.const 0))
+      (then (call $output (i32.const 4096) (i32.const 0)) (return (i32.const 0))))
+    (i32.store8 (i32.const 4096) (i32.const 10))
+    (i32.store8 (i32.const 4097) (local.get $len))
+    (call $output (i32.const 4096) (i32.add (local.get $len) (i32.const 2)))
+    (i32.const 0))
+
+  (func $put_text (param $len i32)
+    (call $put (i32.const 2) (i32.const 1) (i32.const 4) (i32.sub (local.get $len) (i32.const 4))))
+
+  (func (export "balsa_call") (param $method i32) (param $len i32) (result i32)
+    (call $input_read (i32.const 0) (i32.const 0) (local.get $len))
+    (block $sneak (block $get (block $now (block $big (block $spin (block $trap (block $fail (block $delete (block $put
+      (br_table $put $delete $fail $trap $spin $big $now $get $sneak (local.get $method)))
+      ;; put
+      (drop (call $answer_value_of_key))
+      (call $put_text (local.get $len))
+      (return (i32.const 0)))
+    ;; delete
+    (drop (call $answer_value_of_key))
+    (drop (call $delete (i32.const 2) (i32.const 1)))
+    (return (i32.const 0)))
+    ;; fail: FAILED_PRECONDITION, "no"
+    (call $put_text (local.get $len))
+    (i64.store (i32.const 4096) (i64.const 0x6f6e02120908))
+    (call $output (i32.const 4096) (i32.const 6))
+    (return (i32.const 9)))
+    ;; trap
+    (call $put_text (local.get $len))
+    (unreachable))
+    ;; spin
+    (call $put_text (local.get $len))
+    (loop $again (br $again))
+    (unreachable))
+    ;; big
+    (call $put (i32.const 2) (i32.const 1) (i32.const 2) (i32.const 1))
+    (call $output (i32.const 4096)
+      (i32.mul (i32.const 1024) (i32.sub (i32.load8_u (i32.const 2)) (i32.const 48))))
+    (return (i32.const 0)))
+    ;; now
+    (drop (call $context (i32.const 4098) (i32.const 48)))
+    (i32.store16 (i32.const 4096) (i32.const 0x300a))
+    (call $output (i32.const 4096) (i32.const 50))
+    (return (i32.const 0)))
+    ;; get
+    (return (call $answer_value_of_key)))
+    ;; sneak
+    (call $put_text (local.get $len))
+    (i32.const 0))
+)
+"#;
