@@ -101,7 +101,6 @@ impl StateMachine {
             shared,
             fence,
             durable,
-            gaps_allowed: false,
             changing: false,
         })
     }
