@@ -1,0 +1,403 @@
+//! A cluster of processes in a temporary directory, which is taken down with it.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use balsa::client::{Client, Endpoint, Options};
+use balsa::proto::admin::{NodeStatus, StatusResponse};
+use futures::future::join_all;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, Command};
+use tokio::sync::{Mutex, MutexGuard};
+
+/// How long anything may take before a test gives up. Nothing takes nearly as long on an idle machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at a condition.
+const POLL: Duration = Duration::from_millis(40);
+/// Lines of each node's log that a failed test shows.
+const LINES_SHOWN: usize = 60;
+
+/// One cluster at a time.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// What is special about a cluster.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Setup<'a> {
+    /// Runs the hostile module instead of the key/value store.
+    pub(crate) hostile: bool,
+    /// Lines for `[raft]`; those that set timings replace the usual ones.
+    pub(crate) raft: Option<&'a str>,
+    /// Lines for `[limits]`.
+    pub(crate) limits: &'a str,
+}
+
+/// Elections are quick, so that tests are, and still slow enough for two busy cores.
+const TIMINGS: &str = "heartbeat_interval_ms = 100\nelection_timeout_min_ms = 600\nelection_timeout_max_ms = 1200\n";
+
+pub(crate) struct Cluster {
+    pub(crate) nodes: Vec<Node>,
+    dir: TempDir,
+    _turn: MutexGuard<'static, ()>,
+}
+
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) data_dir: PathBuf,
+    config: PathBuf,
+    log: PathBuf,
+    endpoint: Endpoint,
+    http: SocketAddr,
+    process: Option<Child>,
+    frozen: bool,
+}
+
+impl Cluster {
+    /// A cluster whose nodes do not run yet.
+    pub(crate) async fn stopped(setup: Setup<'_>) -> Self {
+        let turn = TURN.lock().await;
+        let dir = tempfile::tempdir().unwrap();
+        let base = free_ports();
+        let config = dir.path().join("balsa.toml");
+        fs::write(&config, toml(base, setup)).unwrap();
+        let nodes = (0..3).map(|ordinal| Node::new(dir.path(), &config, base, ordinal)).collect();
+        Self { nodes, dir, _turn: turn }
+    }
+
+    /// A cluster that serves.
+    pub(crate) async fn start(setup: Setup<'_>) -> Self {
+        let mut cluster = Self::stopped(setup).await;
+        cluster.start_all();
+        cluster.ready().await;
+        cluster
+    }
+
+    /// Starts every node that does not run.
+    pub(crate) fn start_all(&mut self) {
+        self.nodes.iter_mut().filter(|node| node.process.is_none()).for_each(Node::start);
+    }
+
+    /// Where the nodes were started, and what they leave there.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Returns once every running node says that it can serve.
+    pub(crate) async fn ready(&self) {
+        for node in self.running() {
+            until(&format!("{} is ready", node.name), async || node.is_ready().await.then_some(())).await;
+        }
+    }
+
+    /// Those that can answer.
+    pub(crate) fn running(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| node.process.is_some() && !node.frozen)
+    }
+
+    /// A client of all nodes.
+    pub(crate) fn client(&self) -> Client {
+        Client::new(Options::new(self.nodes.iter().map(|node| node.endpoint.clone()).collect(), PATIENCE / 2))
+    }
+
+    /// For `--endpoints`.
+    pub(crate) fn endpoints(&self) -> String {
+        self.nodes.iter().map(|node| node.endpoint.to_string()).collect::<Vec<_>>().join(",")
+    }
+
+    /// The place of the node that leads, once the running nodes agree who does.
+    pub(crate) async fn leader(&self) -> usize {
+        until("the running nodes agree on a leader", async || {
+            let mut claims = BTreeSet::new();
+            for node in self.running() {
+                let status = node.own_status().await?;
+                claims.insert((status.term, status.leader_id));
+                if status.leader_id == status.id && status.role != "leader" {
+                    return None;
+                }
+            }
+            let (_, leader) = claims.pop_first().filter(|(_, leader)| *leader != 0 && claims.is_empty())?;
+            let by_id = async |node: &Node| node.own_status().await.is_some_and(|status| status.id == leader);
+            for (at, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.answers()) {
+                if by_id(node).await {
+                    return Some(at);
+                }
+            }
+            None
+        })
+        .await
+    }
+
+    /// The place of a node that does not lead.
+    pub(crate) async fn follower(&self) -> usize {
+        let leader = self.leader().await;
+        (0..self.nodes.len()).find(|at| *at != leader && self.nodes[*at].answers()).expect("two nodes run")
+    }
+
+    /// The cluster as the first running node sees it.
+    pub(crate) async fn status(&self) -> StatusResponse {
+        let node = self.running().next().expect("a node runs");
+        until("a node shows its status", async || node.status().await).await
+    }
+
+    /// All running nodes hold the same bytes, and got there by the same history.
+    pub(crate) async fn assert_same_state(&self) {
+        let clients: Vec<_> = self.running().map(Node::client).collect();
+        let mut index = 0;
+        let states = until("all nodes are at one index", async || {
+            // At the same time, since an idle leader logs an entry a second.
+            let checks = join_all(clients.iter().map(|client| client.deep_check(index))).await;
+            let states = checks.into_iter().collect::<Result<Vec<_>, _>>().ok()?;
+            index = states.iter().map(|state| state.index).max()?;
+            states.iter().all(|state| state.index == index).then_some(states)
+        })
+        .await;
+        for state in &states[1..] {
+            assert_eq!(state.hash, states[0].hash, "the stored bytes differ at index {index}");
+            assert_eq!(state.digest, states[0].digest, "the histories differ at index {index}");
+        }
+    }
+
+    /// Runs `balsa` with these arguments against all nodes.
+    pub(crate) async fn balsa(&self, arguments: &[&str]) -> Ran {
+        let endpoints = self.endpoints();
+        balsa(self.dir(), &[&["--endpoints", &endpoints], arguments].concat()).await
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for node in self.nodes.iter_mut().filter(|node| node.process.is_some()) {
+            node.signal(Signal::KILL);
+        }
+        if std::thread::panicking() {
+            self.nodes.iter().for_each(Node::show_log);
+        }
+    }
+}
+
+impl Node {
+    fn new(dir: &Path, config: &Path, base: u16, ordinal: u16) -> Self {
+        let name = format!("balsa-{ordinal}");
+        let first = base + 3 * ordinal;
+        Self {
+            data_dir: dir.join("data").join(&name),
+            config: config.to_owned(),
+            log: dir.join(format!("{name}.log")),
+            endpoint: Endpoint::new("127.0.0.1", first),
+            http: SocketAddr::from((Ipv4Addr::LOCALHOST, first + 2)),
+            process: None,
+            frozen: false,
+            name,
+        }
+    }
+
+    /// Starts the process; what it says is added to its log.
+    pub(crate) fn start(&mut self) {
+        assert!(self.process.is_none(), "{} runs already", self.name);
+        let log = File::options().create(true).append(true).open(&self.log).unwrap();
+        let mut command = program();
+        command.args(["serve", "--name", &self.name, "--config"]).arg(&self.config);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
+        self.process = Some(command.spawn().unwrap());
+    }
+
+    /// `kill -9`.
+    pub(crate) async fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.exited().await;
+    }
+
+    /// Asks it to stop, and returns how it ended.
+    pub(crate) async fn terminate(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.exited().await
+    }
+
+    /// How the process ended, when it does.
+    pub(crate) async fn exited(&mut self) -> ExitStatus {
+        let mut process = self.process.take().expect("it runs");
+        self.frozen = false;
+        let ended = tokio::time::timeout(PATIENCE, process.wait()).await;
+        ended.unwrap_or_else(|_| panic!("{} does not end", self.name)).unwrap()
+    }
+
+    /// Stops the process where it stands, with its connections open.
+    pub(crate) fn freeze(&mut self) {
+        self.signal(Signal::STOP);
+        self.frozen = true;
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&mut self) {
+        self.signal(Signal::CONT);
+        self.frozen = false;
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let id = self.process.as_ref().and_then(Child::id).expect("it runs");
+        kill_process(Pid::from_raw(id.try_into().unwrap()).unwrap(), signal).unwrap();
+    }
+
+    fn answers(&self) -> bool {
+        self.process.is_some() && !self.frozen
+    }
+
+    /// A client of this node alone.
+    pub(crate) fn client(&self) -> Client {
+        self.client_within(PATIENCE / 2)
+    }
+
+    /// A client of this node alone, whose calls take no longer than this.
+    pub(crate) fn client_within(&self, timeout: Duration) -> Client {
+        Client::new(Options::new(vec![self.endpoint.clone()], timeout))
+    }
+
+    /// `http://host:port` for clients.
+    pub(crate) fn uri(&self) -> String {
+        self.endpoint.uri()
+    }
+
+    /// `host:port` for clients.
+    pub(crate) fn address(&self) -> String {
+        self.endpoint.to_string()
+    }
+
+    /// The cluster as this node sees it, if it answers soon. It asks its peers, and waits for those that do not move.
+    pub(crate) async fn status(&self) -> Option<StatusResponse> {
+        self.client_within(Duration::from_secs(8)).status().await.ok()
+    }
+
+    /// What this node says about itself.
+    pub(crate) async fn own_status(&self) -> Option<NodeStatus> {
+        let status = self.status().await?;
+        status.nodes.into_iter().find(|node| node.name == self.name)
+    }
+
+    /// Whether the node wants clients to come.
+    pub(crate) async fn is_ready(&self) -> bool {
+        self.get("/readyz").await.is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    }
+
+    /// What its HTTP port answers.
+    pub(crate) async fn get(&self, path: &str) -> Option<String> {
+        let answer = async {
+            let mut stream = tokio::net::TcpStream::connect(self.http).await?;
+            let request = format!("GET {path} HTTP/1.1\r\nHost: balsa\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await?;
+            std::io::Result::Ok(answer)
+        };
+        tokio::time::timeout(Duration::from_secs(2), answer).await.ok()?.ok()
+    }
+
+    /// What it has logged, over all its lives.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn show_log(&self) {
+        let log = self.log();
+        let lines: Vec<_> = log.lines().collect();
+        eprintln!("--- the end of {}'s log", self.name);
+        lines[lines.len().saturating_sub(LINES_SHOWN)..].iter().for_each(|line| eprintln!("{line}"));
+    }
+}
+
+/// A program that ended.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Ran {
+    /// Its output, after checking that it ended with `code`.
+    #[track_caller]
+    pub(crate) fn ends(self, code: i32) -> String {
+        assert_eq!(self.code, code, "{self:#?}");
+        self.out
+    }
+
+    /// Its output as JSON.
+    #[track_caller]
+    pub(crate) fn json(self) -> serde_json::Value {
+        let out = self.ends(0);
+        serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}"))
+    }
+}
+
+/// Runs `balsa` in `dir`.
+pub(crate) async fn balsa(dir: &Path, arguments: &[&str]) -> Ran {
+    let mut command = program();
+    command.args(arguments).current_dir(dir).stdin(Stdio::null());
+    run(command).await
+}
+
+/// Runs a program to its end.
+pub(crate) async fn run(mut command: Command) -> Ran {
+    command.kill_on_drop(true);
+    let output = tokio::time::timeout(2 * PATIENCE, command.output()).await.expect("it ends").unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ran { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// The program under test, without what this process's environment says about clusters.
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_balsa"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"BALSA_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Looks until there is something to see.
+pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(seen) = look().await {
+            return seen;
+        }
+        assert!(Instant::now() < deadline, "gave up waiting until {what}");
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Looks for a while at what must not change. That something never happens can be shown only so far.
+pub(crate) async fn stays(what: &str, duration: Duration, mut look: impl AsyncFnMut() -> bool) {
+    let end = Instant::now() + duration;
+    while Instant::now() < end {
+        assert!(look().await, "{what}, and no more");
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+fn toml(base: u16, setup: Setup<'_>) -> String {
+    let address = |place: u16| format!("\"127.0.0.1:{{{} + 3 * ordinal}}\"", base + place);
+    let (client, peer, http) = (address(0), address(1), address(2));
+    let raft = setup.raft.unwrap_or_default();
+    let timings = if raft.contains("election_timeout_min_ms") { "" } else { TIMINGS };
+    let module = match setup.hostile {
+        true => format!("[[module]]\nname = \"hostile\"\npath = {:?}\n", crate::hostile::wasm()),
+        false => String::new(),
+    };
+    format!(
+        "[cluster]\nreplicas = 3\n\n[node]\ndata_dir = \"data/{{name}}\"\nclient_addr = {client}\npeer_addr = {peer}\n\
+         http_addr = {http}\n\n[raft]\n{timings}{raft}\n[limits]\n{}\n{module}",
+        setup.limits
+    )
+}
+
+/// The first of nine ports that nobody has, outside of the range from which the system takes ports for connections: a node's
+/// port must still be free when the node comes back.
+fn free_ports() -> u16 {
+    let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    let tries = std::iter::repeat_with(|| 10_000 + rand::random::<u16>() % 2_000 * 10);
+    tries.take(1000).find(|base| (*base..base + 9).all(is_free)).expect("some ports are free")
+}

@@ -1,0 +1,107 @@
+//! A read sees every write that was acknowledged before it began, on any node, while leaders die.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use balsa::client::{Client, Error, Read};
+
+use crate::harness::{Cluster, Setup, until};
+use crate::hostile::{ADD, number, total, total_in};
+
+/// The greatest total that was acknowledged, and when to stop.
+#[derive(Default)]
+struct Shared {
+    acknowledged: AtomicU64,
+    reads: AtomicU64,
+    stop: AtomicBool,
+}
+
+async fn write(client: Client, shared: Arc<Shared>) {
+    while !shared.stop.load(Ordering::SeqCst) {
+        // One of an unknown outcome may still happen; what counts is what was acknowledged.
+        if let Ok(reply) = client.command(ADD, number(1)).await {
+            shared.acknowledged.fetch_max(total_in(&reply), Ordering::SeqCst);
+        }
+    }
+}
+
+async fn read(client: Client, shared: Arc<Shared>) {
+    let mut last = 0;
+    while !shared.stop.load(Ordering::SeqCst) {
+        let floor = shared.acknowledged.load(Ordering::SeqCst).max(last);
+        match total(&client, Read::Linearizable).await {
+            Ok(seen) => {
+                assert!(seen >= floor, "a read saw {seen}, and {floor} was known before it began");
+                last = seen;
+                shared.reads.fetch_add(1, Ordering::SeqCst);
+            }
+            Err(Error::Unavailable { .. }) => {}
+            Err(other) => panic!("a read ended in {other}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_read_is_older_than_a_write_acknowledged_before_it_while_leaders_die() {
+    let mut cluster = Cluster::start(Setup { hostile: true, ..Setup::default() }).await;
+    let shared = Arc::new(Shared::default());
+    let mut tasks = vec![
+        tokio::spawn(write(cluster.client(), Arc::clone(&shared))),
+        tokio::spawn(write(cluster.client(), Arc::clone(&shared))),
+    ];
+    let one_node = cluster.nodes.iter().map(|node| node.client_within(Duration::from_secs(1)));
+    let readers: Vec<_> = one_node.chain([cluster.client()]).collect();
+    tasks.extend(readers.into_iter().map(|client| tokio::spawn(read(client, Arc::clone(&shared)))));
+    for round in 0..4 {
+        let (writes, reads) = (shared.acknowledged.load(Ordering::SeqCst), shared.reads.load(Ordering::SeqCst));
+        until("clients write and read", async || {
+            let went_on = shared.acknowledged.load(Ordering::SeqCst) > writes + 50
+                && shared.reads.load(Ordering::SeqCst) > reads + 100;
+            (went_on || tasks.iter().any(|task| task.is_finished())).then_some(())
+        })
+        .await;
+        let leader = cluster.leader().await;
+        // A leader that dies, and one that does not know that it was replaced when it wakes up.
+        if round % 2 == 0 {
+            cluster.nodes[leader].kill().await;
+            cluster.leader().await;
+            cluster.nodes[leader].start();
+        } else {
+            cluster.nodes[leader].freeze();
+            cluster.leader().await;
+            cluster.nodes[leader].thaw();
+        }
+        cluster.ready().await;
+    }
+    shared.stop.store(true, Ordering::SeqCst);
+    for task in tasks {
+        task.await.unwrap();
+    }
+    cluster.assert_same_state().await;
+}
+
+#[tokio::test]
+async fn a_stale_read_with_an_index_sees_the_write_of_that_index() {
+    let mut cluster = Cluster::start(Setup { hostile: true, ..Setup::default() }).await;
+    let client = cluster.client();
+    for expected in 1..=20 {
+        let index = client.command(ADD, number(1)).await.unwrap().index.unwrap();
+        for node in &cluster.nodes {
+            let read = Read::Stale { min_index: index };
+            let reply = node.client().query(crate::hostile::TOTAL, Vec::new(), read).await.unwrap();
+            assert_eq!(total_in(&reply), expected);
+            assert!(reply.index.unwrap() >= index);
+            assert_eq!(reply.node.as_ref(), Some(&node.name));
+        }
+    }
+    // Alone, a node still shows what it has, but promises nothing about what it has not.
+    cluster.nodes[0].kill().await;
+    cluster.nodes[1].kill().await;
+    let alone = cluster.nodes[2].client_within(Duration::from_secs(2));
+    assert_eq!(total(&alone, Read::Stale { min_index: 0 }).await.unwrap(), 20);
+    let future = total(&alone, Read::Stale { min_index: 1_000_000 }).await;
+    assert!(matches!(future, Err(Error::Unavailable { .. })), "{future:?}");
+    let linearizable = total(&alone, Read::Linearizable).await;
+    assert!(matches!(linearizable, Err(Error::Unavailable { .. })), "{linearizable:?}");
+}
