@@ -14,7 +14,7 @@ use crate::raft::clock::wall_clock_ms;
 use crate::raft::exchange::{Digests, Verdict, first_difference, judge};
 use crate::raft::peers::Purpose;
 use crate::raft::types::Member;
-use crate::wasm::embedded;
+use crate::wasm::{Module, embedded};
 
 /// How often nodes compare digests and clocks, and a leader without work moves log time.
 const EXCHANGE: Duration = Duration::from_secs(1);
@@ -91,6 +91,7 @@ impl Node {
                 continue;
             }
             known = leader;
+            self.inner.clock.lock().observe(self.inner.reader.view().progress().time_ms, Instant::now());
             self.inner.leader_changes.fetch_add(1, Ordering::Relaxed);
             match self.leader() {
                 Leader::This => tracing::info!(term, "this node leads"),
@@ -105,7 +106,8 @@ impl Node {
         let mut last_applied = 0;
         loop {
             let begun = !self.inner.reader.catalog().modules.is_empty();
-            tokio::time::sleep(if begun { EXCHANGE } else { GENESIS_POLL }).await;
+            let refused = self.inner.refused.lock().is_some();
+            tokio::time::sleep(if begun || refused { EXCHANGE } else { GENESIS_POLL }).await;
             let applied = self.published();
             let idle = std::mem::replace(&mut last_applied, applied) == applied;
             if !self.is_leader() || self.accepting().is_err() {
@@ -126,15 +128,14 @@ impl Node {
             tracing::info!("the first entry waits for a majority's clocks");
             return;
         }
-        let wasm = match self.file_module() {
-            Ok(wasm) => wasm,
-            Err(why) => return tracing::error!(why, "the first module cannot be logged"),
+        let (name, wasm) = match self.first_module().await {
+            Ok(module) => module,
+            Err(why) => return self.refuse_first_module(why),
         };
         let limits = pb::SetLimits { limits: Some(self.inner.config.limits.into()) };
         if self.propose_quietly(pb::command::Kind::SetLimits(limits), "the first limits").await.is_none() {
             return;
         }
-        let name = self.inner.config.module.as_ref().map_or(embedded::NAME, |module| module.name.as_str()).to_owned();
         let activate = pb::Activate {
             name: name.clone(),
             expected_generation: 0,
@@ -145,9 +146,39 @@ impl Node {
             // Answered before it is published; seen as missing, it would be proposed again.
             let _ = self.wait_published(index, Instant::now() + PROPOSAL).await;
             match self.inner.reader.catalog().modules.first() {
-                Some(active) => tracing::info!(module = name, index = active.generation, "the first module serves"),
-                None => tracing::error!(module = name, "the first module was refused; see `balsa status`"),
+                Some(active) => {
+                    *self.inner.refused.lock() = None;
+                    tracing::info!(module = name, index = active.generation, "the first module serves");
+                }
+                None => self.refuse_first_module(format!("{name}: the log refused it")),
             }
+        }
+    }
+
+    /// The name and bytes of the cluster's first module, checked as the log will check it.
+    async fn first_module(&self) -> Result<(String, Vec<u8>), String> {
+        let wasm = self.file_module()?;
+        let (engine, bytes) = (self.inner.engine.clone(), wasm.clone());
+        let loaded = self.inner.queries.run(None, move || Ok(Module::load(&engine, &bytes)));
+        let module = loaded.await.map_err(|error| error.to_string())?.map_err(|rejection| rejection.to_string())?;
+        match &self.inner.config.module {
+            Some(configured) if configured.name != module.name() => Err(format!(
+                "{} holds a module called {:?}, and [[module]] calls it {:?}; the names must be the same",
+                configured.path.display(),
+                module.name(),
+                configured.name
+            )),
+            _ => Ok((module.name().to_owned(), wasm)),
+        }
+    }
+
+    /// Says once why nothing can be served, and keeps it for `status`. A mended file is tried within a second.
+    fn refuse_first_module(&self, why: String) {
+        let why = format!("the first module cannot be logged: {why}");
+        let mut known = self.inner.refused.lock();
+        if known.as_ref() != Some(&why) {
+            tracing::error!("{why}");
+            *known = Some(why);
         }
     }
 
@@ -221,6 +252,7 @@ impl Node {
             voters.iter().filter_map(|id| views.get(id)).filter(|view| view.is_fresh()).map(|view| view.clock_offset_ms).collect()
         };
         let mut clock = self.inner.clock.lock();
+        clock.observe(self.inner.reader.view().progress().time_ms, Instant::now());
         clock.set_offsets(&offsets, voters.len());
         let off = clock.is_off();
         drop(clock);
@@ -269,7 +301,7 @@ impl Node {
         let first = self.ask_first_difference(witness).await.unwrap_or(index);
         let reason = format!(
             "its state differs from the majority's: first seen at index {first} (at {index} its digest is {}, the majority's {}); \
-             it serves nothing until its data directory is emptied and it joins as a new member",
+             it serves nothing any more and has to be replaced; docs/operations.md says how",
             own.short(),
             majority.short()
         );

@@ -38,6 +38,7 @@ use crate::raft::types::{Member, TypeConfig};
 use crate::raft::{Host, Raft, apply::Applier};
 use crate::service::{Backend, Catalog, Execute, Executed, Query, ServiceError};
 use crate::state_machine::{Reader, Receiver};
+use crate::wasm::Engine;
 
 /// A running node. Clones are the same one.
 #[derive(Debug, Clone)]
@@ -69,6 +70,9 @@ struct Inner {
     fenced: Mutex<Option<String>>,
     /// Why no commands are accepted for the moment: digests differ and nobody knows who is right.
     undecided: Mutex<Option<String>>,
+    /// Why the cluster's first module cannot be logged.
+    refused: Mutex<Option<String>>,
+    engine: Engine,
     recovered: AtomicBool,
     draining: AtomicBool,
     fatal: Fatal,

@@ -51,6 +51,7 @@ impl Node {
                 ..known.unwrap_or_default()
             }
         }));
+        let refused = self.inner.refused.lock().clone();
         let last = nodes.iter().filter(|node| node.role == "leader").map(|node| node.last_index).max();
         for node in &mut nodes {
             node.lag = last.unwrap_or(leader_last).saturating_sub(node.applied_index);
@@ -59,7 +60,7 @@ impl Node {
         admin::StatusResponse {
             cluster_id: self.inner.peers.cluster().map(|id| id.to_string()).unwrap_or_default(),
             answered_by: self.inner.identity.member().name.clone(),
-            warnings: warnings(&nodes, self.inner.undecided.lock().as_deref()),
+            warnings: refused.into_iter().chain(warnings(&nodes, self.inner.undecided.lock().as_deref())).collect(),
             nodes,
         }
     }
@@ -210,9 +211,6 @@ fn said(digests: Vec<(u64, Digest)>) -> Vec<admin::IndexDigest> {
 fn warnings(nodes: &[admin::NodeStatus], undecided: Option<&str>) -> Vec<String> {
     let mut warnings: Vec<String> = undecided.map(str::to_owned).into_iter().collect();
     for node in nodes {
-        if !node.fenced.is_empty() {
-            warnings.push(format!("{} has fenced itself: {}", node.name, node.fenced));
-        }
         if !node.reachable {
             warnings.push(format!("{} does not answer", node.name));
         }
