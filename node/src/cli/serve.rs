@@ -27,6 +27,7 @@ pub struct Args {
 }
 
 pub(super) fn run(args: Args) -> ExitCode {
+    super::up::die_with_parent();
     let overrides = Overrides { name: args.name, data_dir: args.data_dir, host_name: config::host_name() };
     let loaded = match Config::load(args.config.as_deref(), &overrides, config::environment()) {
         Ok(loaded) => loaded,

@@ -166,6 +166,7 @@ impl Backend for Node {
         if self.catalog().modules.is_empty() {
             return Err(ServiceError::NoModule);
         }
+        self.check_key(command.key.as_deref())?;
         self.run_command(command).await
     }
 
