@@ -42,7 +42,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The file is not one that balsa wrote.
-    #[error("{} is damaged: {why}. It holds this node's identity and cannot be made anew beside an old log; restore it from a copy of this very volume, or empty the data directory and let the node join as a new one", .path.display())]
+    #[error("{} is damaged: {why}. It holds this node's identity and cannot be made anew beside an old log; restore it from a copy of this very volume, or replace this node; docs/operations.md says how", .path.display())]
     Damaged {
         /// Which file.
         path: PathBuf,

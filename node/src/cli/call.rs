@@ -177,8 +177,8 @@ fn find(wanted: &str, methods: &[MethodDescriptor]) -> Result<MethodDescriptor, 
     }
 }
 
-/// How alike two names must be for one to be suggested for the other (Jaro-Winkler, 0 to 1).
-const ALIKE: f64 = 0.7;
+/// How alike two names of methods must be for one to be suggested for the other (Jaro-Winkler, 0 to 1).
+const ALIKE: f64 = 0.8;
 /// How many are suggested.
 const SUGGESTIONS: usize = 3;
 
@@ -189,10 +189,9 @@ fn nearest(wanted: &str, methods: &[MethodDescriptor]) -> Vec<String> {
         let parent = method.parent_service();
         let of_service =
             strsim::jaro_winkler(service, parent.full_name()).max(strsim::jaro_winkler(service, parent.name()));
-        if service.is_empty() { of_method } else { 0.7 * of_method + 0.3 * of_service }
+        (of_method >= ALIKE).then_some(of_method + of_service)
     };
-    let mut scored: Vec<_> = methods.iter().map(|method| (likeness(method), name(method))).collect();
-    scored.retain(|(likeness, _)| *likeness >= ALIKE);
+    let mut scored: Vec<_> = methods.iter().filter_map(|method| Some((likeness(method)?, name(method)))).collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0));
     scored.into_iter().take(SUGGESTIONS).map(|(_, name)| name).collect()
 }

@@ -17,7 +17,7 @@ use futures::future::join_all;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::kv::{read, remove, write};
+use super::kv::{read, remove_all, write};
 use super::{Error, Exit, Format, Session};
 use crate::client::{self, Client, Endpoint, Read};
 use crate::ids::hex;
@@ -198,11 +198,8 @@ impl Plan {
 /// Takes the values away again. That it may fail is no finding of the check, but worth a word.
 async fn clean_up(plan: &Plan, session: &mut Session<'_>) {
     let client = session.client.until(Instant::now() + CLEANUP_TIMEOUT);
-    for at in 0..plan.values {
-        if let Err(error) = remove(&client, plan.key(at), false).await {
-            session.console.note(&format!("could not delete the keys under {} again: {error}", plan.prefix));
-            return;
-        }
+    if let Err(error) = remove_all(&client, plan.prefix.clone().into()).await {
+        session.console.note(&format!("could not delete the keys under {} again: {error}", plan.prefix));
     }
 }
 

@@ -14,13 +14,14 @@ use crate::client::{Client, Read, Reply};
 use crate::ids::hex;
 use crate::proto::kvstore::put_request::Condition;
 use crate::proto::kvstore::{
-    DeleteRequest, DeleteResponse, GetRequest, GetResponse, KeyValue, ListRequest, ListResponse, PutRequest,
-    PutResponse,
+    DeleteRangeRequest, DeleteRangeResponse, DeleteRequest, DeleteResponse, GetRequest, GetResponse, KeyValue,
+    ListRequest, ListResponse, PutRequest, PutResponse,
 };
 
 pub(super) const PUT: &str = "/kvstore.v1.KvStore/Put";
 pub(super) const GET: &str = "/kvstore.v1.KvStore/Get";
 const DELETE: &str = "/kvstore.v1.KvStore/Delete";
+const DELETE_RANGE: &str = "/kvstore.v1.KvStore/DeleteRange";
 const LIST: &str = "/kvstore.v1.KvStore/List";
 
 const VALUE_HELP: &str = "\
@@ -239,15 +240,22 @@ pub(super) async fn write(client: &Client, key: Bytes, value: Bytes) -> Result<u
     Ok(PutResponse::decode(reply.message)?.mod_index)
 }
 
-/// Deletes `key`, if it is there.
-pub(super) async fn remove(client: &Client, key: Bytes, prev_kv: bool) -> Result<(DeleteResponse, Reply), Error> {
-    let reply = client.command(DELETE, DeleteRequest { key, prev_kv }.encode_to_vec()).await?;
-    Ok((DeleteResponse::decode(reply.message.clone())?, reply))
+/// Deletes all keys that begin with `prefix`, as many at a time as the module does.
+pub(super) async fn remove_all(client: &Client, prefix: Bytes) -> Result<(), Error> {
+    let request = DeleteRangeRequest { prefix, ..DeleteRangeRequest::default() }.encode_to_vec();
+    let mut more = true;
+    while more {
+        let reply = client.command(DELETE_RANGE, request.clone()).await?;
+        more = DeleteRangeResponse::decode(reply.message)?.more;
+    }
+    Ok(())
 }
 
 pub(super) async fn delete(args: &Delete, session: &mut Session<'_>) -> Result<Exit, Error> {
     let key = value::key(&args.key, args.notation.hex)?;
-    let (response, reply) = remove(&session.client, key, args.prev).await?;
+    let request = DeleteRequest { key, prev_kv: args.prev };
+    let reply = session.client.command(DELETE, request.encode_to_vec()).await?;
+    let response = DeleteResponse::decode(reply.message.clone())?;
     let console = &mut *session.console;
     match session.format {
         Format::Json => console.json(&serde_json::json!({

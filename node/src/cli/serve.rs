@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::config::{refuse, warn};
 use crate::config::{self, Config, LogFormat, Overrides};
@@ -25,6 +27,7 @@ pub struct Args {
 }
 
 pub(super) fn run(args: Args) -> ExitCode {
+    super::up::die_with_parent();
     let overrides = Overrides { name: args.name, data_dir: args.data_dir, host_name: config::host_name() };
     let loaded = match Config::load(args.config.as_deref(), &overrides, config::environment()) {
         Ok(loaded) => loaded,
@@ -53,9 +56,15 @@ fn start_log(log: &config::Log) {
         .with_ansi(false)
         .with_max_level(LevelFilter::from_level(log.level));
     match log.format {
-        LogFormat::Text => subscriber.with_target(false).init(),
-        LogFormat::Json => subscriber.json().init(),
+        LogFormat::Text => subscriber.with_target(false).finish().with(quiet(log.level)).init(),
+        LogFormat::Json => subscriber.json().finish().with(quiet(log.level)).init(),
     }
+}
+
+/// openraft tells its engine's every step at INFO; who wants that asks for `debug`.
+fn quiet(level: tracing::Level) -> Targets {
+    let openraft = if level > tracing::Level::INFO { level } else { tracing::Level::WARN.min(level) };
+    Targets::new().with_default(level).with_target("openraft", openraft)
 }
 
 async fn stop_signal() {

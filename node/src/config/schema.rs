@@ -205,7 +205,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         path: "limits.command_fuel",
-        kind: Kind::Integer(100_000, 10_000_000_000),
+        kind: Kind::Integer(100_000, 1_000_000_000),
         default: Default::Number(50_000_000),
         obeyed: Obeyed::ByLog,
         doc: "Fuel of one command, about one unit per wasm instruction; 50 million are some 50 ms. All commands wait for the one \
@@ -213,7 +213,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         path: "limits.query_fuel",
-        kind: Kind::Integer(100_000, 100_000_000_000),
+        kind: Kind::Integer(100_000, 60_000_000_000),
         default: Default::Number(200_000_000),
         obeyed: Obeyed::ByLog,
         doc: "Fuel of one query.",

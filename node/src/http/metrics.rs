@@ -5,6 +5,7 @@
 //! front end records the requests; everybody else sets the rest through these public fields, which are cheap handles.
 
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
@@ -20,11 +21,6 @@ use crate::wasm::MethodKind;
 /// From what a local command takes to what a client gives up on, seconds.
 const LATENCY_BUCKETS: [f64; 15] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
-/// From a fast SSD's fsync to a disk in trouble, seconds.
-const FSYNC_BUCKETS: [f64; 12] =
-    [0.00002, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0];
-/// From a trivial call to the default limit of a query.
-const FUEL_BUCKETS: [f64; 9] = [1e3, 3e3, 1e4, 3e4, 1e5, 1e6, 1e7, 5e7, 2e8];
 
 /// The words of `balsa_raft_role`.
 pub const ROLES: [&str; 6] = ["leader", "follower", "candidate", "learner", "starting", "fenced"];
@@ -90,7 +86,6 @@ pub struct Metrics {
     command_duration: Histograms,
     queries: Family<CodeLabels, Counter>,
     query_duration: Histograms,
-    fuel: Histograms,
     /// The current term.
     pub raft_term: Gauge,
     /// One for the present role, zero for the others; see [`Metrics::set_role`].
@@ -103,8 +98,12 @@ pub struct Metrics {
     pub raft_applied_index: Gauge,
     /// Highest log index in this node's log.
     pub raft_last_index: Gauge,
-    /// fsyncs of the log, and how long each took.
-    pub log_fsync: Histogram,
+    /// fsyncs of the log. With the next two: entries an fsync, and the mean time of one.
+    pub log_fsyncs: Counter,
+    /// Time spent in them.
+    pub log_fsync_time: Counter<f64, AtomicU64>,
+    /// Entries they made durable.
+    pub log_entries: Counter,
     /// Idempotency keys remembered.
     pub sessions: Gauge,
     /// Bytes of idempotency rows.
@@ -143,14 +142,15 @@ impl Metrics {
             command_duration: latencies(),
             queries: Family::default(),
             query_duration: latencies(),
-            fuel: Family::new_with_constructor(|| Histogram::new(FUEL_BUCKETS)),
             raft_term: Gauge::default(),
             raft_role: Family::default(),
             raft_leader_changes: Counter::default(),
             raft_committed_index: Gauge::default(),
             raft_applied_index: Gauge::default(),
             raft_last_index: Gauge::default(),
-            log_fsync: Histogram::new(FSYNC_BUCKETS),
+            log_fsyncs: Counter::default(),
+            log_fsync_time: Counter::default(),
+            log_entries: Counter::default(),
             sessions: Gauge::default(),
             session_bytes: Gauge::default(),
             storage_bytes: Family::default(),
@@ -174,7 +174,6 @@ impl Metrics {
             Unit::Seconds,
             self.query_duration.clone(),
         );
-        registry.register("call_fuel", "Fuel that calls of a module used up", self.fuel.clone());
         registry.register("pending", "Calls accepted and not yet answered", self.pending.clone());
     }
 
@@ -189,9 +188,11 @@ impl Metrics {
     }
 
     fn register_storage(&self, registry: &mut Registry) {
-        let (fsync, bytes) = ("log_fsync_duration", "storage");
-        registry.register_with_unit(fsync, "Time of an fsync of the log", Unit::Seconds, self.log_fsync.clone());
-        registry.register_with_unit(bytes, "Size on disk", Unit::Bytes, self.storage_bytes.clone());
+        registry.register("log_fsyncs", "fsyncs of the log", self.log_fsyncs.clone());
+        let time = self.log_fsync_time.clone();
+        registry.register_with_unit("log_fsync", "Time spent in fsyncs of the log", Unit::Seconds, time);
+        registry.register("log_entries", "Log entries made durable", self.log_entries.clone());
+        registry.register_with_unit("storage", "Size on disk", Unit::Bytes, self.storage_bytes.clone());
         registry.register("sessions", "Idempotency keys remembered", self.sessions.clone());
         let session_bytes = self.session_bytes.clone();
         registry.register_with_unit("sessions_size", "Size of what is remembered", Unit::Bytes, session_bytes);
@@ -214,11 +215,6 @@ impl Metrics {
         let ok = counts.get_or_create_owned(&labels.with(Code::Ok));
         let duration = durations.get_or_create_owned(&labels);
         CallMetrics { counts: counts.clone(), ok, duration, labels }
-    }
-
-    /// The fuel histogram of one method; hold on to it, finding it takes a lock.
-    pub fn fuel(&self, labels: &MethodLabels) -> Histogram {
-        self.fuel.get_or_create_owned(labels)
     }
 
     /// `role` is one of [`ROLES`].
@@ -299,7 +295,7 @@ mod tests {
             format!(r#"balsa_command_duration_seconds_bucket{{le="0.0025",{labels}}} 1"#),
             r#"balsa_raft_role{role="follower"} 1"#.to_owned(),
             r#"balsa_raft_role{role="leader"} 0"#.to_owned(),
-            "# UNIT balsa_log_fsync_duration_seconds seconds".to_owned(),
+            "# UNIT balsa_log_fsync_seconds seconds".to_owned(),
             "# UNIT balsa_storage_bytes bytes".to_owned(),
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\nis not in\n{text}");

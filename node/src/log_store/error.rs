@@ -13,7 +13,7 @@ pub enum Error {
     /// Bytes that were synced are not what was written. Never repaired silently: it may have been acknowledged.
     #[error(
         "{} is damaged at byte {offset}: {damage}. Acknowledged entries may be lost, so this node does not start; \
-         restore it by removing its data directory and letting it rejoin the cluster", file.display()
+         this node has to be replaced; docs/operations.md says how", file.display()
     )]
     Damaged {
         /// The segment.

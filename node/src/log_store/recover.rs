@@ -258,16 +258,25 @@ struct Remains {
 impl Remains {
     fn search(bytes: &[u8], key: Key, from: u64) -> Self {
         let mut remains = Self::default();
-        let places = (from as usize..bytes.len().saturating_sub(FRAME_BYTES - 1)).step_by(ALIGN);
-        for at in places {
+        let mut at = from as usize;
+        while at + FRAME_BYTES <= bytes.len() {
+            if bytes[at..].starts_with(&ZEROS) {
+                // Most of a segment that was not used before: no frame begins in the first 4096.
+                at += ZEROS.len() - FRAME_BYTES;
+                continue;
+            }
             if let Ok(frame) = Frame::parse(&bytes[at..], key) {
                 remains.synced = remains.synced.max(frame.synced);
                 remains.end = remains.end.max((at + frame.span()).min(bytes.len()) as u64);
             }
+            at += ALIGN;
         }
         remains
     }
 }
+
+/// What a search passes over at once.
+static ZEROS: [u8; 4096 + FRAME_BYTES] = [0; 4096 + FRAME_BYTES];
 
 /// A segment with a valid header.
 #[derive(Debug)]

@@ -1,5 +1,6 @@
 //! What a node does without being asked.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use openraft::async_runtime::WatchReceiver;
@@ -13,12 +14,14 @@ use crate::raft::clock::wall_clock_ms;
 use crate::raft::exchange::{Digests, Verdict, first_difference, judge};
 use crate::raft::peers::Purpose;
 use crate::raft::types::Member;
-use crate::wasm::embedded;
+use crate::wasm::{Module, embedded};
 
 /// How often nodes compare digests and clocks, and a leader without work moves log time.
 const EXCHANGE: Duration = Duration::from_secs(1);
 /// How long a peer has to answer.
 const ANSWER_WITHIN: Duration = Duration::from_millis(900);
+/// How often a leader looks whether the first module can be logged.
+const GENESIS_POLL: Duration = Duration::from_millis(100);
 /// How long genesis, a tick or a change of limits may take before it is tried again.
 const PROPOSAL: Duration = Duration::from_secs(5);
 
@@ -48,6 +51,8 @@ impl Node {
         let node = self.clone();
         tokio::spawn(async move { node.lead_for_ever().await });
         let node = self.clone();
+        tokio::spawn(async move { node.follow_leaders().await });
+        let node = self.clone();
         tokio::spawn(async move { node.keep_house().await });
         let node = self.clone();
         tokio::spawn(async move {
@@ -61,34 +66,57 @@ impl Node {
     async fn recover(&self) {
         while let Err(error) = self.inner.raft.wait_for_recovery(None).await {
             tracing::warn!(%error, "waiting to catch up with the log");
-            if self.inner.fatal.get().is_some() || self.inner.draining.load(std::sync::atomic::Ordering::Relaxed) {
+            if self.inner.fatal.get().is_some() || self.inner.draining.load(Ordering::Relaxed) {
                 return;
             }
         }
         let until = self.inner.raft.metrics().borrow_watched().last_applied.map_or(0, |id| id.index());
         let mut published = self.inner.published.clone();
         if published.wait_for(|at| *at >= until).await.is_ok() {
-            self.inner.recovered.store(true, std::sync::atomic::Ordering::Relaxed);
+            self.inner.recovered.store(true, Ordering::Relaxed);
             tracing::info!(index = self.published(), "caught up with the log; serving");
+        }
+    }
+
+    /// Says who leads, whenever that changes.
+    async fn follow_leaders(&self) {
+        let mut server = self.inner.server.clone();
+        let mut known = None;
+        while server.changed().await.is_ok() {
+            let (leader, term) = {
+                let metrics = server.borrow_watched();
+                (metrics.current_leader, metrics.vote.leader_id.term)
+            };
+            if leader == known {
+                continue;
+            }
+            known = leader;
+            self.inner.clock.lock().observe(self.inner.reader.view().progress().time_ms, Instant::now());
+            self.inner.leader_changes.fetch_add(1, Ordering::Relaxed);
+            match self.leader() {
+                Leader::This => tracing::info!(term, "this node leads"),
+                Leader::Other(_, member) => tracing::info!(term, leader = member.name, "following"),
+                Leader::Unknown => tracing::info!(term, "no leader is known"),
+            }
         }
     }
 
     /// What only a leader does: the first module, and time that passes without commands.
     async fn lead_for_ever(&self) {
-        let mut ticks = every(EXCHANGE);
         let mut last_applied = 0;
         loop {
-            ticks.tick().await;
+            let begun = !self.inner.reader.catalog().modules.is_empty();
+            let refused = self.inner.refused.lock().is_some();
+            tokio::time::sleep(if begun || refused { EXCHANGE } else { GENESIS_POLL }).await;
             let applied = self.published();
             let idle = std::mem::replace(&mut last_applied, applied) == applied;
-            if !self.is_leader() || self.serving().is_err() {
+            if !self.is_leader() || self.accepting().is_err() {
                 continue;
             }
-            if self.inner.reader.catalog().modules.is_empty() {
+            if !begun {
                 self.begin_history().await;
-            } else if idle {
-                self.propose_quietly(pb::command::Kind::Tick(pb::Tick {}), "a tick").await;
-                last_applied = self.published();
+            } else if idle && let Some(index) = self.propose_quietly(pb::command::Kind::Tick(pb::Tick {}), "a tick").await {
+                last_applied = index;
             }
         }
     }
@@ -100,23 +128,57 @@ impl Node {
             tracing::info!("the first entry waits for a majority's clocks");
             return;
         }
-        let wasm = match self.file_module() {
-            Ok(wasm) => wasm,
-            Err(why) => return tracing::error!(why, "the first module cannot be logged"),
+        let (name, wasm) = match self.first_module().await {
+            Ok(module) => module,
+            Err(why) => return self.refuse_first_module(why),
         };
         let limits = pb::SetLimits { limits: Some(self.inner.config.limits.into()) };
-        if !self.propose_quietly(pb::command::Kind::SetLimits(limits), "the first limits").await {
+        if self.propose_quietly(pb::command::Kind::SetLimits(limits), "the first limits").await.is_none() {
             return;
         }
-        let name = self.inner.config.module.as_ref().map_or(embedded::NAME, |module| module.name.as_str()).to_owned();
         let activate = pb::Activate {
             name: name.clone(),
             expected_generation: 0,
             wasm: wasm.into(),
             proposed_by: self.inner.identity.member().name.clone(),
         };
-        if self.propose_quietly(pb::command::Kind::Activate(activate), "the first module").await {
-            tracing::info!(module = name, "the first module is logged");
+        if let Some(index) = self.propose_quietly(pb::command::Kind::Activate(activate), "the first module").await {
+            // Answered before it is published; seen as missing, it would be proposed again.
+            let _ = self.wait_published(index, Instant::now() + PROPOSAL).await;
+            match self.inner.reader.catalog().modules.first() {
+                Some(active) => {
+                    *self.inner.refused.lock() = None;
+                    tracing::info!(module = name, index = active.generation, "the first module serves");
+                }
+                None => self.refuse_first_module(format!("{name}: the log refused it")),
+            }
+        }
+    }
+
+    /// The name and bytes of the cluster's first module, checked as the log will check it.
+    async fn first_module(&self) -> Result<(String, Vec<u8>), String> {
+        let wasm = self.file_module()?;
+        let (engine, bytes) = (self.inner.engine.clone(), wasm.clone());
+        let loaded = self.inner.queries.run(None, move || Ok(Module::load(&engine, &bytes)));
+        let module = loaded.await.map_err(|error| error.to_string())?.map_err(|rejection| rejection.to_string())?;
+        match &self.inner.config.module {
+            Some(configured) if configured.name != module.name() => Err(format!(
+                "{} holds a module called {:?}, and [[module]] calls it {:?}; the names must be the same",
+                configured.path.display(),
+                module.name(),
+                configured.name
+            )),
+            _ => Ok((module.name().to_owned(), wasm)),
+        }
+    }
+
+    /// Says once why nothing can be served, and keeps it for `status`. A mended file is tried within a second.
+    fn refuse_first_module(&self, why: String) {
+        let why = format!("the first module cannot be logged: {why}");
+        let mut known = self.inner.refused.lock();
+        if known.as_ref() != Some(&why) {
+            tracing::error!("{why}");
+            *known = Some(why);
         }
     }
 
@@ -130,16 +192,16 @@ impl Node {
         }
     }
 
-    async fn propose_quietly(&self, kind: pb::command::Kind, what: &str) -> bool {
+    async fn propose_quietly(&self, kind: pb::command::Kind, what: &str) -> Option<u64> {
         let bytes = match &kind {
             pb::command::Kind::Activate(activate) => activate.wasm.len(),
             _ => 0,
         };
         match self.propose(kind, bytes, Instant::now() + PROPOSAL).await {
-            Ok(_) => true,
+            Ok(reply) => Some(reply.index),
             Err(error) => {
                 tracing::debug!(%error, "{what} was not logged; it will be tried again");
-                false
+                None
             }
         }
     }
@@ -190,6 +252,7 @@ impl Node {
             voters.iter().filter_map(|id| views.get(id)).filter(|view| view.is_fresh()).map(|view| view.clock_offset_ms).collect()
         };
         let mut clock = self.inner.clock.lock();
+        clock.observe(self.inner.reader.view().progress().time_ms, Instant::now());
         clock.set_offsets(&offsets, voters.len());
         let off = clock.is_off();
         drop(clock);
@@ -238,7 +301,7 @@ impl Node {
         let first = self.ask_first_difference(witness).await.unwrap_or(index);
         let reason = format!(
             "its state differs from the majority's: first seen at index {first} (at {index} its digest is {}, the majority's {}); \
-             it serves nothing until its data directory is emptied and it joins as a new member",
+             it serves nothing any more and has to be replaced; docs/operations.md says how",
             own.short(),
             majority.short()
         );

@@ -13,7 +13,7 @@ mod status;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use openraft::async_runtime::WatchReceiver;
@@ -38,6 +38,7 @@ use crate::raft::types::{Member, TypeConfig};
 use crate::raft::{Host, Raft, apply::Applier};
 use crate::service::{Backend, Catalog, Execute, Executed, Query, ServiceError};
 use crate::state_machine::{Reader, Receiver};
+use crate::wasm::Engine;
 
 /// A running node. Clones are the same one.
 #[derive(Debug, Clone)]
@@ -63,11 +64,15 @@ struct Inner {
     leadership: ReadGate,
     clock: Mutex<LogClock>,
     admission: Admission,
+    leader_changes: AtomicU64,
     views: Mutex<BTreeMap<NodeId, PeerView>>,
     /// Why this node serves nothing any more.
     fenced: Mutex<Option<String>>,
     /// Why no commands are accepted for the moment: digests differ and nobody knows who is right.
     undecided: Mutex<Option<String>>,
+    /// Why the cluster's first module cannot be logged.
+    refused: Mutex<Option<String>>,
+    engine: Engine,
     recovered: AtomicBool,
     draining: AtomicBool,
     fatal: Fatal,
@@ -123,6 +128,15 @@ impl Node {
         Ok(())
     }
 
+    /// Whether commands are accepted.
+    fn accepting(&self) -> Result<(), ServiceError> {
+        self.serving()?;
+        match &*self.inner.undecided.lock() {
+            Some(why) => Err(ServiceError::NotReady(why.clone())),
+            None => Ok(()),
+        }
+    }
+
     /// Why this node serves nothing any more, if it does not.
     fn fenced(&self) -> Option<String> {
         self.inner.fenced.lock().clone()
@@ -148,13 +162,11 @@ impl Node {
 
 impl Backend for Node {
     async fn execute(&self, command: Execute) -> Result<Executed, ServiceError> {
-        self.serving()?;
-        if let Some(why) = self.inner.undecided.lock().clone() {
-            return Err(ServiceError::NotReady(why));
-        }
+        self.accepting()?;
         if self.catalog().modules.is_empty() {
             return Err(ServiceError::NoModule);
         }
+        self.check_key(command.key.as_deref())?;
         self.run_command(command).await
     }
 
@@ -202,7 +214,7 @@ impl Host for Node {
     }
 
     async fn execute_as_leader(&self, request: peer::ExecuteRequest) -> Result<Executed, ServiceError> {
-        self.serving()?;
+        self.accepting()?;
         let key = Some(request.key).filter(|key| !key.is_empty());
         let command = Execute { method: request.method, request: request.request, key, deadline: None };
         self.propose_call(&command, Instant::now() + propose::PATIENCE).await

@@ -18,6 +18,8 @@ use crate::service::{Execute, Executed, ServiceError};
 
 /// How long a command without a deadline is tried.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// A client's clock may be this far ahead.
+const KEY_AHEAD_MAX_MS: u64 = 600_000;
 /// How long to wait for news of a leader before looking again.
 const LEADER_POLL: Duration = Duration::from_millis(50);
 
@@ -36,7 +38,7 @@ impl Node {
                 Leader::This => self.propose_call(&command, deadline).await,
                 Leader::Other(id, member) => {
                     // A reply can be lost on this extra way too, so a client without a key gets one here.
-                    command.key.get_or_insert_with(|| uuid::Uuid::now_v7().to_string());
+                    command.key.get_or_insert_with(|| self.mint_key());
                     self.forward(id, &member, &command, deadline).await
                 }
                 Leader::Unknown => Err(ServiceError::NoLeader),
@@ -52,6 +54,30 @@ impl Node {
             }
             self.leader_news(LEADER_POLL).await;
         }
+    }
+
+    /// A key of the cluster's time: this machine's clock may be outside the window.
+    fn mint_key(&self) -> String {
+        let time = Duration::from_millis(self.inner.reader.view().progress().time_ms);
+        let stamp = uuid::Timestamp::from_unix(uuid::NoContext, time.as_secs(), time.subsec_nanos());
+        uuid::Uuid::new_v7(stamp).to_string()
+    }
+
+    /// A key from far in the future would hold its row until its own time has come.
+    pub(super) fn check_key(&self, key: Option<&str>) -> Result<(), ServiceError> {
+        let Some((seconds, _)) = key
+            .and_then(|key| uuid::Uuid::parse_str(key).ok())
+            .filter(|uuid| uuid.get_version_num() == 7)
+            .and_then(|uuid| uuid.get_timestamp())
+            .map(|stamp| stamp.to_unix())
+        else {
+            return Ok(());
+        };
+        let now_ms = wall_clock_ms().max(self.inner.reader.view().progress().time_ms);
+        if seconds.saturating_mul(1000) <= now_ms + KEY_AHEAD_MAX_MS {
+            return Ok(());
+        }
+        Err(ServiceError::KeyInvalid("this UUIDv7 is more than ten minutes in the future; set the client's clock".into()))
     }
 
     /// Proposes on this node or says that it does not lead.

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use openraft::SnapshotPolicy;
@@ -126,16 +126,19 @@ async fn build(config: Config, fatal: &Fatal) -> Result<Node, Error> {
         memory_bytes_max: crate::limits::MEMORY_BYTES_MAX,
     })?;
     let (publish, published) = watch::channel(0);
+    let publish = Arc::new(publish);
+    let on_publish = Arc::clone(&publish);
     let options = state_machine::Options {
         cache_bytes: config.storage.cache_bytes,
         on_publish: Arc::new(move |index| {
-            publish.send_if_modified(|at| std::mem::replace(at, index) != index);
+            on_publish.send_if_modified(|at| std::mem::replace(at, index) != index);
         }),
         ..state_machine::Options::new(&data_dir)
     };
-    let state_machine = StateMachine::open(engine, options)?;
+    let state_machine = StateMachine::open(engine.clone(), options)?;
     let fenced = state_machine.fence().reason().map_err(Fault::from).map_err(HostFault::from)?;
     let (reader, receiver) = (state_machine.reader(), state_machine.receiver());
+    publish.send_replace(reader.published_index());
     let clock = LogClock::new(reader.view().progress().time_ms, Instant::now());
     let applier = Applier::start(state_machine, log.clone(), config.storage.checkpoint_bytes, fatal.clone());
     tokio::spawn({
@@ -174,9 +177,12 @@ async fn build(config: Config, fatal: &Fatal) -> Result<Node, Error> {
         leadership: ReadGate::default(),
         clock: Mutex::new(clock),
         admission: Admission::default(),
+        leader_changes: AtomicU64::new(0),
         views: Mutex::default(),
         fenced: Mutex::new(fenced),
         undecided: Mutex::default(),
+        refused: Mutex::default(),
+        engine,
         recovered: AtomicBool::new(false),
         draining: AtomicBool::new(false),
         fatal: fatal.clone(),

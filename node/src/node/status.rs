@@ -1,5 +1,6 @@
 //! What operators see: of this node, and through it of the others.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use openraft::async_runtime::WatchReceiver;
@@ -50,6 +51,7 @@ impl Node {
                 ..known.unwrap_or_default()
             }
         }));
+        let refused = self.inner.refused.lock().clone();
         let last = nodes.iter().filter(|node| node.role == "leader").map(|node| node.last_index).max();
         for node in &mut nodes {
             node.lag = last.unwrap_or(leader_last).saturating_sub(node.applied_index);
@@ -58,7 +60,7 @@ impl Node {
         admin::StatusResponse {
             cluster_id: self.inner.peers.cluster().map(|id| id.to_string()).unwrap_or_default(),
             answered_by: self.inner.identity.member().name.clone(),
-            warnings: warnings(&nodes, self.inner.undecided.lock().as_deref()),
+            warnings: refused.into_iter().chain(warnings(&nodes, self.inner.undecided.lock().as_deref())).collect(),
             nodes,
         }
     }
@@ -154,6 +156,13 @@ impl Node {
         metrics.raft_committed_index.set(gauge(status.committed_index));
         metrics.raft_applied_index.set(gauge(status.applied_index));
         metrics.digest_index.set(gauge(status.digest_index));
+        let relaxed = Ordering::Relaxed;
+        metrics.raft_leader_changes.inner().store(self.inner.leader_changes.load(relaxed), relaxed);
+        let log = self.inner.log.metrics();
+        metrics.log_fsyncs.inner().store(log.syncs.load(relaxed), relaxed);
+        metrics.log_entries.inner().store(log.entries.load(relaxed), relaxed);
+        let seconds = Duration::from_micros(log.sync_us_sum.load(relaxed)).as_secs_f64();
+        metrics.log_fsync_time.inner().store(seconds.to_bits(), relaxed);
         let progress = *self.inner.reader.view().progress();
         metrics.sessions.set(gauge(progress.session_rows));
         metrics.session_bytes.set(gauge(progress.session_bytes));
@@ -202,9 +211,6 @@ fn said(digests: Vec<(u64, Digest)>) -> Vec<admin::IndexDigest> {
 fn warnings(nodes: &[admin::NodeStatus], undecided: Option<&str>) -> Vec<String> {
     let mut warnings: Vec<String> = undecided.map(str::to_owned).into_iter().collect();
     for node in nodes {
-        if !node.fenced.is_empty() {
-            warnings.push(format!("{} has fenced itself: {}", node.name, node.fenced));
-        }
         if !node.reachable {
             warnings.push(format!("{} does not answer", node.name));
         }

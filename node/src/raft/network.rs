@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
@@ -125,10 +126,17 @@ impl Link {
     {
         let unanswered = Unanswered::default();
         let noting = unanswered.clone();
-        let outbound = input.map(move |request| {
-            noting.sent();
-            pb::AppendRequest::from(&request)
-        });
+        let all_sent = Arc::clone(&unanswered.all_sent);
+        let outbound = input
+            .map(move |request| {
+                noting.sent();
+                Some(pb::AppendRequest::from(&request))
+            })
+            .chain(stream::once(async move {
+                all_sent.store(true, Ordering::Relaxed);
+                None
+            }))
+            .filter_map(std::future::ready);
         let mut client = self.client()?;
         let call = client.append(self.peers.addressed(self.target, outbound));
         let inbound = self.call::<_, RPCError<TypeConfig>>(limit, call).await?;
@@ -148,7 +156,9 @@ fn answers(
             match unanswered.within_deadline(inbound.message()).await {
                 Err(overdue) => Err(link.unreachable(&overdue)),
                 Ok(Err(status)) => Err(link.unreachable(&status)),
-                Ok(Ok(None)) => return None,
+                Ok(Ok(None)) if unanswered.all_sent.load(Ordering::Relaxed) => return None,
+                // A peer whose Raft has stopped ends the stream at once; without an error openraft would start the next at once.
+                Ok(Ok(None)) => Err(link.unreachable(&Ended)),
                 Ok(Ok(Some(response))) => response.try_into_result().map_err(|error| NetworkError::new(&error).into()),
             };
         unanswered.answered();
@@ -159,7 +169,15 @@ fn answers(
 
 /// When each request that has no answer yet was sent.
 #[derive(Debug, Clone, Default)]
-struct Unanswered(Arc<Mutex<VecDeque<Instant>>>);
+struct Unanswered {
+    sent: Arc<Mutex<VecDeque<Instant>>>,
+    /// openraft has nothing more to send in this session.
+    all_sent: Arc<AtomicBool>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the peer ended the stream of appends")]
+struct Ended;
 
 #[derive(Debug, thiserror::Error)]
 #[error("no answer to an append within {} s", APPEND_DEADLINE.as_secs())]
@@ -167,15 +185,15 @@ struct Overdue;
 
 impl Unanswered {
     fn sent(&self) {
-        self.0.lock().push_back(Instant::now());
+        self.sent.lock().push_back(Instant::now());
     }
 
     fn answered(&self) {
-        self.0.lock().pop_front();
+        self.sent.lock().pop_front();
     }
 
     fn is_overdue(&self) -> bool {
-        self.0.lock().front().is_some_and(|sent| sent.elapsed() > APPEND_DEADLINE)
+        self.sent.lock().front().is_some_and(|sent| sent.elapsed() > APPEND_DEADLINE)
     }
 
     /// Waits for `answer`, as long as nothing is overdue. With nothing sent there is nothing to be overdue.

@@ -47,7 +47,7 @@ use crate::raft::types::Entry;
 use crate::storage::{self, ReadView};
 
 /// Digests kept in memory, so that a node can answer for an index that a slower one has just reached.
-pub const RECENT_MAX: usize = 4096;
+pub const RECENT_MAX: usize = 16 * 1024;
 
 /// One step of the rolling digest, while its entry is being applied.
 pub(super) struct Fold(blake3::Hasher);
@@ -224,9 +224,9 @@ mod tests {
     #[test]
     fn recent_digests_are_bounded_and_found_by_index() {
         let mut recent = Recent::default();
-        recent.extend((0..10_000).map(|index| (index, Digest([index as u8; 32]))));
-        assert_eq!(recent.at(9_999), Some(Digest([9_999u64 as u8; 32])));
-        assert_eq!(recent.at(10_000 - RECENT_MAX as u64 - 1), None);
+        recent.extend((0..20_000).map(|index| (index, Digest([index as u8; 32]))));
+        assert_eq!(recent.at(19_999), Some(Digest([19_999u64 as u8; 32])));
+        assert_eq!(recent.at(20_000 - RECENT_MAX as u64 - 1), None);
         assert_eq!(recent.sample(16).len(), 16);
         assert_eq!(recent.sample(16).last(), Some(&recent.last().unwrap()));
     }

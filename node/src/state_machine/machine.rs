@@ -52,7 +52,6 @@ pub struct StateMachine {
     shared: Arc<Shared>,
     fence: Fence,
     durable: Option<LogId>,
-    gaps_allowed: bool,
     /// A change was begun and has not ended well: what is in memory is not what is committed.
     changing: bool,
 }
@@ -94,17 +93,7 @@ impl StateMachine {
         let durable = state.progress.last_applied;
         shared.restart(&state.progress);
         let shared = Arc::new(shared);
-        Ok(Self {
-            engine,
-            database,
-            state,
-            digests: Vec::new(),
-            shared,
-            fence,
-            durable,
-            gaps_allowed: false,
-            changing: false,
-        })
+        Ok(Self { engine, database, state, digests: Vec::new(), shared, fence, durable, changing: false })
     }
 
     /// Access to what is published, for other threads.
@@ -192,12 +181,6 @@ impl StateMachine {
         &self.fence
     }
 
-    /// Lets entries leave gaps between their indexes, which openraft's conformance suite does and a real log never.
-    #[cfg(test)]
-    pub(crate) fn allow_gaps(&mut self) {
-        self.gaps_allowed = true;
-    }
-
     /// After a fault nothing more is applied or made durable: the node must stop, and begin again from its last checkpoint.
     pub(super) fn begin_change(&mut self) -> Result<(), Fault> {
         match std::mem::replace(&mut self.changing, true) {
@@ -213,9 +196,8 @@ impl StateMachine {
     /// A short read of the log must never pass for the whole of it.
     pub(super) fn expect_next(&self, entry: &Entry) -> Result<(), Fault> {
         let (last, got) = (self.last_applied(), entry.log_id());
-        let next = last.is_none_or(|last| got.index() == last.index() + 1 && got >= last);
-        let allowed = next || self.gaps_allowed && Some(got) > last;
-        if allowed { Ok(()) } else { Err(Fault::Gap { last, got }) }
+        let next = last.is_none_or(|last| got.index() == last.index() + 1 && got > last);
+        if next { Ok(()) } else { Err(Fault::Gap { last, got }) }
     }
 
     /// Commits the batch, in one transaction with the progress that it made, and shows it to readers.

@@ -90,7 +90,7 @@ pub enum Fault {
         why: String,
     },
     /// A row of the state that no balsa wrote.
-    #[error("the state is damaged: {what}; replace this node's data directory by an empty one and let it join anew")]
+    #[error("the state is damaged: {what}; this node has to be replaced; docs/operations.md says how")]
     Corrupt {
         /// Which row, and what is wrong with it.
         what: String,

@@ -182,13 +182,11 @@ impl Slot {
     }
 }
 
+/// A key and its value.
+type Row = (Vec<u8>, Vec<u8>);
+
 /// Up to `max` rows of the range, which is known to be empty below `from`; moves `from` on to where the next will be.
-fn take_range(
-    txn: &Txn,
-    from: &mut Vec<u8>,
-    (start, end): (Vec<u8>, Vec<u8>),
-    max: usize,
-) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Fault> {
+fn take_range(txn: &Txn, from: &mut Vec<u8>, (start, end): (Vec<u8>, Vec<u8>), max: usize) -> Result<Vec<Row>, Fault> {
     let mut rows = Vec::new();
     if *from >= end {
         return Ok(rows);
@@ -279,10 +277,10 @@ mod tests {
             prop_assert_eq!(minted_ms(&parsed), millis);
         }
 
+        /// All that a client can send is a key of one kind or the other.
         #[test]
         fn other_text_is_opaque(text in "\\PC{0,40}") {
-            let _ = uuid_v7(&text);
-            prop_assert_eq!(uuid_v7(&text[..text.len().min(0)]), None);
+            prop_assert_eq!(uuid_v7(&text), None);
         }
     }
 

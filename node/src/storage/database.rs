@@ -338,8 +338,8 @@ impl Layout {
 
     fn remove_other_generations(&self, keep: Generation) -> Result<(), Error> {
         let keep = self.generation(keep);
-        let leftovers = self.list(&self.state)?.into_iter().filter(|path| is_database(path) && *path != keep);
-        leftovers.map(|path| self.remove(&path)).collect()
+        let mut leftovers = self.list(&self.state)?.into_iter().filter(|path| is_database(path) && *path != keep);
+        leftovers.try_for_each(|path| self.remove(&path))
     }
 
     fn open(&self, path: &Path) -> Result<OpenFile, Error> {
@@ -512,6 +512,23 @@ mod tests {
         assert!(matches!(database.checkpoint(), Err(Error::Redb(_))));
         assert!(matches!(database.commit(&one("a", "2")), Err(Error::Poisoned)));
         assert!(matches!(database.checkpoint(), Err(Error::Poisoned)));
+    }
+
+    /// Every commit copies the pages it changes. What one of them frees must be used again although nothing was made durable
+    /// since, or a quiet cluster's file would grow by some pages with each command until the next checkpoint.
+    #[test]
+    fn many_small_commits_do_not_grow_the_file() {
+        let disk = SimDisk::default();
+        let mut database = simulated(&disk).unwrap();
+        database.commit(&(0..1000).flat_map(|at| one(&format!("key {at}"), &"x".repeat(200))).collect()).unwrap();
+        database.checkpoint().unwrap();
+        let bytes = |disk: &SimDisk| disk.bytes(Path::new("d/state/1.redb")).len();
+        let before = bytes(&disk);
+        for at in 0..3000 {
+            database.commit(&one(&format!("key {}", at * 7 % 1000), &"y".repeat(200))).unwrap();
+        }
+        let after = bytes(&disk);
+        assert!(after <= before + 1024 * 1024, "{before} bytes grew to {after}");
     }
 
     /// Some batches of writes and deletes, with a checkpoint after every third; what each checkpoint holds goes to `kept`.

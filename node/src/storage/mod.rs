@@ -22,7 +22,7 @@ pub(crate) mod sim_disk;
 pub use database::{Database, Generation, Incoming, ReadView};
 pub use disk::{Disk, Files};
 pub use fence::Fence;
-pub use txn::{ModuleState, Overlay, Txn};
+pub use txn::{ModuleState, Overlay, Txn, Visit};
 
 use std::io;
 use std::path::PathBuf;
@@ -49,7 +49,7 @@ pub enum Error {
     )]
     Poisoned,
     /// `CURRENT` does not name a generation.
-    #[error("{} does not name a generation of the state (a number); restore it, or empty the data directory and let the node join as a new one", .0.display())]
+    #[error("{} does not name a generation of the state (a number); restore it, or replace this node; docs/operations.md says how", .0.display())]
     BadCurrent(PathBuf),
     /// `CURRENT` names a file that is not there, or a file is there that no `CURRENT` names.
     #[error("{} and the files beside it do not belong together: {why}", .path.display())]

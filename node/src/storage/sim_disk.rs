@@ -75,11 +75,6 @@ impl SimDisk {
         self.0.lock().changes
     }
 
-    pub(crate) fn crashed(&self) -> bool {
-        let disks = self.0.lock();
-        disks.crash_at.is_some_and(|at| disks.changes >= at)
-    }
-
     /// What is left, on a disk that works.
     pub(crate) fn after_crash(&self, seed: u64) -> Self {
         let (disks, mut dice) = (self.0.lock(), Dice(seed));

@@ -24,6 +24,9 @@ use crate::wasm::{HostFault, ScanRange, State};
 /// Writes that lie over something: key to value, or to `None` where the key was deleted.
 pub type Overlay = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
+/// Gets each key and value of a scan, until it says stop.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
 /// The three layers.
 #[derive(Debug)]
 pub struct Txn {
@@ -57,13 +60,7 @@ impl Txn {
     }
 
     /// Calls `visit` for each key from `start` up to `end` (not included; `None`: to the last), descending if `reverse`.
-    pub fn scan(
-        &self,
-        start: &[u8],
-        end: Option<&[u8]>,
-        reverse: bool,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), Error> {
+    pub fn scan(&self, start: &[u8], end: Option<&[u8]>, reverse: bool, visit: &mut Visit<'_>) -> Result<(), Error> {
         if end.is_some_and(|end| end <= start) {
             return Ok(());
         }
@@ -174,7 +171,7 @@ fn merge<'a, B, O>(
     batch: O,
     command: O,
     before: impl Fn(&[u8], &[u8]) -> bool,
-    visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    visit: &mut Visit<'_>,
 ) -> Result<(), Error>
 where
     B: Iterator<Item = Row>,

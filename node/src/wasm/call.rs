@@ -35,12 +35,11 @@ pub trait State: Any + Send {
     /// Removes `key`; whether it was there.
     fn delete(&mut self, key: &[u8]) -> Result<bool, HostFault>;
     /// Visits what is in `range`, in its order, until `visit` breaks. The call's own writes are seen.
-    fn scan(
-        &mut self,
-        range: &ScanRange,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), HostFault>;
+    fn scan(&mut self, range: &ScanRange, visit: Visit<'_>) -> Result<(), HostFault>;
 }
+
+/// What a scan does with a key and its value, until it has had enough.
+pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 
 /// Keys from `start`, up to `end` and without it. The host never asks for a range whose start is not before its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -352,11 +351,35 @@ impl State for Empty {
         Ok(false)
     }
 
-    fn scan(
-        &mut self,
-        _range: &ScanRange,
-        _visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), HostFault> {
+    fn scan(&mut self, _range: &ScanRange, _visit: Visit<'_>) -> Result<(), HostFault> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn growth_that_the_host_can_not_deliver_is_a_host_fault() {
+        let mut growth = Growth { memory_bytes: 100, denied: false };
+        assert!(growth.memory_growing(0, 100, None).unwrap());
+        let error = growth.memory_grow_failed(wasmtime::Error::msg("no memory")).unwrap_err();
+        let stopped = outcome::stopped(&error, Circumstances::default());
+        assert_eq!(stopped.stop, Stop::Fault(HostFault("memory for a module cannot be had: no memory".into())));
+    }
+
+    #[test]
+    fn growth_beyond_the_limit_or_the_declared_maximum_is_denied_and_remembered() {
+        let mut growth = Growth { memory_bytes: 100, denied: false };
+        assert!(growth.memory_growing(0, 50, Some(50)).unwrap() && !growth.denied);
+        assert!(!growth.memory_growing(0, 51, Some(50)).unwrap() && growth.denied);
+        assert!(!growth.memory_growing(0, 101, None).unwrap());
+    }
+
+    #[test]
+    fn a_traps_text_is_cut_between_characters() {
+        let text = describe(Some(&"\u{e4}".repeat(3_000)), "detail", "");
+        assert_eq!(text.len(), DETAIL_BYTES_MAX);
     }
 }

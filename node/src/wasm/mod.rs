@@ -29,6 +29,7 @@
 //! Rolling back: a call that traps leaves its writes in the `State` it was given, and its owner throws that overlay away.
 //! Compiled code is kept in memory only. A query's deadline is looked at when the guest calls the host; between two host
 //! calls only fuel bounds it, since the interruption wasmtime offers for that would slow every loop of every command too.
+#![deny(clippy::iter_over_hash_type, clippy::disallowed_methods)]
 
 mod call;
 mod check;
@@ -44,7 +45,7 @@ mod stack;
 #[cfg(test)]
 mod tests;
 
-pub use call::{Call, Context, Finished, LogLine, ScanRange, State};
+pub use call::{Call, Context, Finished, LogLine, ScanRange, State, Visit};
 pub use check::Rejection;
 pub use engine::{Engine, Options, THREAD_STACK_BYTES};
 pub use module::{Method, MethodKind, Module};

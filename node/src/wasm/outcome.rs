@@ -128,3 +128,38 @@ fn status(code: u32, details: Bytes) -> Result<GuestStatus, Stop> {
 fn bad_result(detail: impl Into<String>) -> Stop {
     Stop::trap(TrapClass::BadResult, detail)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(trap: Trap, circumstances: Circumstances) -> Option<TrapClass> {
+        match from_trap(trap, circumstances) {
+            Stop::Trap { class, .. } => Some(class),
+            Stop::Fault(_) | Stop::Deadline => None,
+        }
+    }
+
+    #[test]
+    fn the_native_stack_running_over_is_a_host_fault() {
+        assert_eq!(class(Trap::StackOverflow, Circumstances::default()), None);
+    }
+
+    #[test]
+    fn why_a_guest_gave_up_is_told_apart() {
+        let (stack_spent, growth_denied) = (true, true);
+        let spent = Circumstances { stack_spent, ..Circumstances::default() };
+        let denied = Circumstances { growth_denied, ..Circumstances::default() };
+        assert_eq!(class(Trap::UnreachableCodeReached, Circumstances::default()), Some(TrapClass::Unreachable));
+        assert_eq!(class(Trap::UnreachableCodeReached, spent), Some(TrapClass::StackOverflow));
+        assert_eq!(class(Trap::UnreachableCodeReached, denied), Some(TrapClass::OutOfMemory));
+        assert_eq!(class(Trap::MemoryOutOfBounds, denied), Some(TrapClass::OutOfBounds));
+    }
+
+    #[test]
+    fn an_error_that_is_no_trap_is_a_host_fault() {
+        let error = wasmtime::Error::msg("no slot is free");
+        let fault = HostFault("wasm: no slot is free".into());
+        assert_eq!(stopped(&error, Circumstances::default()).stop, Stop::Fault(fault));
+    }
+}

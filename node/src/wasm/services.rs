@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use prost::Message;
 use prost_reflect::{DescriptorPool, MethodDescriptor};
 use prost_types::{
-    DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet, ServiceDescriptorProto,
+    DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet,
+    ServiceDescriptorProto,
 };
 
 use super::check::Rejection;
@@ -87,7 +88,7 @@ fn intact(file: &FileDescriptorProto) -> Result<(), String> {
     if !matches!(file.syntax(), "" | "proto2" | "proto3") {
         return Err(format!("`{name}` has syntax {:?}; proto2 and proto3 are read", file.syntax()));
     }
-    let sound = !file.options.as_ref().is_some_and(|options| !options.uninterpreted_option.is_empty())
+    let sound = file.options.iter().all(|options| options.uninterpreted_option.is_empty())
         && file.message_type.iter().all(sound_message)
         && file.enum_type.iter().all(sound_enum)
         && file.extension.iter().all(|field| sound_field(field, 0))
@@ -98,7 +99,7 @@ fn intact(file: &FileDescriptorProto) -> Result<(), String> {
 /// No options left for a compiler to interpret, and fields in oneofs that exist.
 fn sound_message(message: &DescriptorProto) -> bool {
     let oneofs = message.oneof_decl.len();
-    message.options.as_ref().is_none_or(|options| options.uninterpreted_option.is_empty())
+    message.options.iter().all(|options| options.uninterpreted_option.is_empty())
         && message.field.iter().chain(&message.extension).all(|field| sound_field(field, oneofs))
         && message.oneof_decl.iter().flat_map(|oneof| &oneof.options).all(|o| o.uninterpreted_option.is_empty())
         && message.extension_range.iter().flat_map(|range| &range.options).all(|o| o.uninterpreted_option.is_empty())
@@ -107,7 +108,7 @@ fn sound_message(message: &DescriptorProto) -> bool {
 }
 
 fn sound_field(field: &FieldDescriptorProto, oneofs: usize) -> bool {
-    field.options.as_ref().is_none_or(|options| options.uninterpreted_option.is_empty())
+    field.options.iter().all(|options| options.uninterpreted_option.is_empty())
         && field.oneof_index.is_none_or(|at| usize::try_from(at).is_ok_and(|at| at < oneofs))
 }
 

@@ -38,7 +38,7 @@ use wasmparser::{
 
 use super::engine::{FEATURES, NATIVE_STACK_BYTES_MAX};
 
-/// The budget of a call, in slots of 8 bytes: half a megabyte, or some 1 500 frames of small functions. Guests compiled by
+/// The budget of a call, in slots of 8 bytes: half a megabyte, or some 2 000 frames of small functions. Guests compiled by
 /// Rust also have a stack in linear memory (64 KiB by our build script) and often run out of that first.
 pub(super) const SLOTS: u32 = 64 * 1024;
 /// What the global holds once the budget has been overrun. It can't get there by counting.

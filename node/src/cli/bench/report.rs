@@ -89,10 +89,11 @@ impl Report {
 
 impl Setup {
     fn new(args: &Bench, endpoints: &[Endpoint]) -> Self {
+        let connections = args.connections.min(args.in_flight);
         Self {
             mix: args.mix.to_string(),
-            endpoints: endpoints.iter().map(ToString::to_string).collect(),
-            connections: args.connections.min(args.in_flight),
+            endpoints: endpoints.iter().take(connections as usize).map(ToString::to_string).collect(),
+            connections,
             in_flight: args.in_flight,
             value_size: args.value_size,
             keys: args.keys,
@@ -105,17 +106,17 @@ impl Setup {
 
     fn in_words(&self) -> String {
         format!(
-            "{}; {} in flight on {} connection{} to {}; {} keys, values of {} bytes; idempotency keys {}; {} reads; \
+            "{} ({} reads, idempotency keys {}); {} in flight on {} connection{} to {}; {} keys, values of {} bytes; \
              {} s after {} s of warm-up",
             self.mix,
+            if self.stale_reads { "stale" } else { "linearizable" },
+            if self.idempotency_keys { "on" } else { "off" },
             self.in_flight,
             self.connections,
             if self.connections == 1 { "" } else { "s" },
             self.endpoints.join(", "),
             self.keys,
             self.value_size,
-            if self.idempotency_keys { "on" } else { "off" },
-            if self.stale_reads { "stale" } else { "linearizable" },
             self.duration_seconds,
             self.warmup_seconds,
         )

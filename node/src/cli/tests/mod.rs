@@ -540,7 +540,7 @@ fn a_check_that_cannot_reach_a_node_is_unavailable_and_says_which() {
 #[test]
 fn a_benchmark_says_what_was_measured_and_how_it_went() {
     let cluster = FakeCluster::of(1);
-    let arguments = ["bench", "--duration", "50ms", "--warmup", "10ms", "--in-flight", "4", "--keys", "10"];
+    let arguments = ["bench", "--duration", "500ms", "--warmup", "10ms", "--in-flight", "4", "--keys", "10"];
     let ran = Shell::on(&cluster, &[&arguments[..], &["--mix", "mixed:50", "-o", "json"]].concat()).run();
     let json = ran.exits(Exit::Ok).json();
     assert_eq!(json["setup"]["in_flight"], 4);

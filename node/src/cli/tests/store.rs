@@ -96,6 +96,7 @@ impl Cluster {
             "Put" => self.put(PutRequest::decode(message).unwrap()),
             "Get" => self.get(node, &GetRequest::decode(message).unwrap()),
             "Delete" => self.delete(&DeleteRequest::decode(message).unwrap()),
+            "DeleteRange" => self.delete_range(&DeleteRangeRequest::decode(message).unwrap()),
             "List" => self.list(&ListRequest::decode(message).unwrap()),
             "Status" => self.reply(&self.status(node)),
             "DeepCheck" => self.reply(&self.deep_check(node, &DeepCheckRequest::decode(message).unwrap())),
@@ -139,6 +140,13 @@ impl Cluster {
         self.index += 1;
         let old = self.data.remove(&request.key);
         self.reply(&DeleteResponse { deleted: old.is_some(), prev_kv: old.filter(|_| request.prev_kv) })
+    }
+
+    fn delete_range(&mut self, request: &DeleteRangeRequest) -> Answer {
+        self.index += 1;
+        let all: Vec<_> = self.data.keys().filter(|key| key.starts_with(&request.prefix)).cloned().collect();
+        all.iter().take(PAGE).for_each(|key| drop(self.data.remove(key)));
+        self.reply(&DeleteRangeResponse { deleted: all.len().min(PAGE) as u64, more: all.len() > PAGE })
     }
 
     /// A token is the last key of the page before.

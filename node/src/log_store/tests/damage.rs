@@ -102,7 +102,7 @@ fn a_torn_tail_is_cut_and_does_not_come_back() {
     assert_eq!(rig.writer.tail().end as usize, group + 136);
     // An entry of the same size ends exactly where the third one was.
     rig.append(4, 1, 100);
-    rig.settle();
+    rig.step();
     let reopened = Rig::open(&disk, small()).unwrap();
     assert_eq!(&Model::of(&reopened.store), rig.model());
 }

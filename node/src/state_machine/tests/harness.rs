@@ -1,6 +1,5 @@
 //! Making logs, and applying them.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,7 +14,7 @@ use crate::proto::command as pb;
 use crate::proto::command::command::Kind;
 use crate::raft::codec::log_id;
 use crate::raft::types::{Entry, Member, Membership};
-use crate::storage::{Disk, Files};
+use crate::storage::sim_disk::SimDisk;
 use crate::testing;
 use crate::wasm::HostFault;
 
@@ -23,12 +22,17 @@ use crate::wasm::HostFault;
 pub(super) const CACHE_BYTES: usize = 64 * 1024;
 pub(super) const TERM: u64 = 7;
 
-pub(super) fn open(dir: &Path) -> StateMachine {
-    open_on(Arc::new(Files), dir).unwrap()
+/// A state machine on a simulated disk, which syncs in no time.
+pub(super) fn open(disk: &SimDisk) -> StateMachine {
+    try_open(disk).unwrap()
 }
 
-pub(super) fn open_on(disk: Arc<dyn Disk>, dir: &Path) -> Result<StateMachine, HostFault> {
-    StateMachine::open(testing::engine(), Options { disk, cache_bytes: CACHE_BYTES, ..Options::new(dir) })
+pub(super) fn try_open(disk: &SimDisk) -> Result<StateMachine, HostFault> {
+    StateMachine::open(testing::engine(), options(disk))
+}
+
+pub(super) fn options(disk: &SimDisk) -> Options {
+    Options { disk: Arc::new(disk.clone()), cache_bytes: CACHE_BYTES, ..Options::new("d") }
 }
 
 pub(super) fn command(index: u64, time_ms: u64, kind: Kind) -> Entry {
@@ -138,11 +142,12 @@ pub(super) fn eventful_log() -> Vec<Entry> {
         log.push(command(index, time, kind));
     };
     let small_window = pb::Limits { idempotency_window_ms: 3_000, ..crate::limits::Replicated::default().into() };
-    let little_fuel = pb::Limits { command_fuel: 50_000, ..small_window };
+    let little_fuel = pb::Limits { command_fuel: 400_000, ..small_window };
     add(activate("tape", testing::tape("Tape", "one"), 0));
     add(Kind::SetLimits(pb::SetLimits { limits: Some(little_fuel) }));
     for round in 0..4_u64 {
-        let minted = 1_000_000 + round * 3_000;
+        // Each round takes 7 s of log time and begins with a key of its own time.
+        let minted = 1_001_500 + round * 7_000;
         add(tape_call("Put", &format!("{}=round {round}", ['a', 'b', 'c', 'd'][round as usize]), &key_at(minted, 1)));
         add(tape_call("Put", "z=again", &key_at(minted, 1)));
         add(tape_call("Put", &format!("z={round}"), "an opaque key"));
@@ -150,7 +155,8 @@ pub(super) fn eventful_log() -> Vec<Entry> {
         add(tape_call("Fail", "f=failed", &key_at(minted, 2)));
         add(tape_call("Trap", "t=trapped", &key_at(minted, 3)));
         add(tape_call("Spin", "s=spun", ""));
-        add(tape_call("Big", "6", &key_at(minted, 4)));
+        add(tape_call("Big", "6", &key_at(minted + 2_000, 4)));
+        add(tape_call("Put", "z=too late", &key_at(minted - 4_000, 5)));
         add(tape_call("Now", "", ""));
         add(tape_call("Delete", "z", ""));
         add(tape_call("Get", "a", ""));

@@ -19,6 +19,7 @@ use crate::proto::command as pb;
 use crate::proto::command::command::Kind;
 use crate::raft::types::Entry;
 use crate::storage::keys::Key;
+use crate::storage::sim_disk::SimDisk;
 use crate::{testing, wasm};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -37,6 +38,7 @@ scripts! {
     a_batch_is_one_commit
     a_call_reads_its_own_writes
     a_guest_error_rolls_back
+    a_hostile_module_leaves_no_trace
     a_key_older_than_the_window_is_refused
     a_key_with_another_request_is_refused
     a_key_with_another_request_is_refused_on_another_method
@@ -67,7 +69,7 @@ scripts! {
 
 /// One replica, and the log it was given.
 struct Runner {
-    dir: tempfile::TempDir,
+    disk: SimDisk,
     machine: Option<StateMachine>,
     log: Vec<Entry>,
     /// Entries of the batch that is being gathered.
@@ -137,9 +139,9 @@ impl goldenscript::Runner for Runner {
 
 impl Runner {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let machine = Some(harness::open(dir.path()));
-        Self { dir, machine, log: Vec::new(), gathered: None, time_ms: 1_000_000 }
+        let disk = SimDisk::default();
+        let machine = Some(harness::open(&disk));
+        Self { disk, machine, log: Vec::new(), gathered: None, time_ms: 1_000_000 }
     }
 
     fn machine(&self) -> &StateMachine {
@@ -254,7 +256,7 @@ impl Runner {
     /// Stops without a checkpoint, opens again, and applies what the log has beyond.
     fn restart(&mut self) -> Result<String> {
         self.machine = None;
-        self.machine = Some(harness::open(self.dir.path()));
+        self.machine = Some(harness::open(&self.disk));
         let from = self.machine().last_applied().map_or(0, |id| id.index());
         let again = self.log[from as usize..].to_vec();
         harness::apply(self.machine.as_mut().expect("it was just opened"), &again)?;
@@ -263,12 +265,12 @@ impl Runner {
 
     /// Goes on with another replica that gets everything by snapshot.
     fn transfer(&mut self) -> Result<String> {
-        let dir = tempfile::tempdir()?;
-        let mut other = harness::open(dir.path());
+        let disk = SimDisk::default();
+        let mut other = harness::open(&disk);
         harness::transfer(self.machine(), &mut other, 4096)?;
         assert_eq!(harness::fingerprint(self.machine()), harness::fingerprint(&other));
         self.machine = Some(other);
-        self.dir = dir;
+        self.disk = disk;
         Ok(format!("another replica is at {}\n", self.machine().last_applied().map_or(0, |id| id.index())))
     }
 
@@ -313,6 +315,7 @@ fn module(name: &str, service: &str, salt: &str, wasm: Option<String>) -> Vec<u8
     match (name, wasm) {
         (_, Some(text)) => text.into_bytes(),
         ("kvstore", None) => wasm::embedded::KVSTORE.to_vec(),
+        ("hostile", None) => testing::hostile_wasm(),
         _ => testing::tape(service, salt),
     }
 }

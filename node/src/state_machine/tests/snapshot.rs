@@ -1,11 +1,19 @@
 //! Snapshots as streams: sent while writers go on, refused when damaged.
 
+use std::path::Path;
+
 use super::super::{SnapshotError, StateMachine};
 use super::harness::{self, apply, command, eventful_log, fingerprint, open, tape_call, transfer};
+use crate::storage::Disk;
+use crate::storage::sim_disk::SimDisk;
 use crate::testing::on_a_wasm_thread;
 
-fn sender(dir: &tempfile::TempDir) -> StateMachine {
-    let mut machine = open(dir.path());
+fn fresh() -> StateMachine {
+    open(&SimDisk::default())
+}
+
+fn sender() -> StateMachine {
+    let mut machine = fresh();
     apply(&mut machine, &eventful_log()).unwrap();
     machine
 }
@@ -24,11 +32,9 @@ fn receive(machine: &StateMachine, stream: &[u8]) -> Result<super::super::Receiv
 #[test]
 fn a_stream_may_be_cut_anywhere() {
     on_a_wasm_thread(|| {
-        let dir = tempfile::tempdir().unwrap();
-        let sender = sender(&dir);
+        let sender = sender();
         for piece in [1, 7, 4096, usize::MAX] {
-            let other = tempfile::tempdir().unwrap();
-            let mut receiver = open(other.path());
+            let mut receiver = fresh();
             transfer(&sender, &mut receiver, piece).unwrap();
             assert_eq!(fingerprint(&receiver), fingerprint(&sender));
             assert_eq!(receiver.last_applied(), sender.last_applied());
@@ -41,8 +47,7 @@ fn a_stream_may_be_cut_anywhere() {
 #[test]
 fn a_large_state_goes_in_many_chunks_while_writers_go_on() {
     on_a_wasm_thread(|| {
-        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let (mut sender, mut receiver) = (sender(&dir), open(other.path()));
+        let (mut sender, mut receiver) = (sender(), fresh());
         // Remembered replies of 9 KiB are the quickest way to some MiB of state.
         let mut next = sender.last_applied().unwrap().index() + 1;
         let mut time = sender.progress().time_ms;
@@ -75,8 +80,7 @@ fn a_large_state_goes_in_many_chunks_while_writers_go_on() {
 #[test]
 fn any_flipped_bit_is_noticed() {
     on_a_wasm_thread(|| {
-        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let (sender, receiver) = (sender(&dir), open(other.path()));
+        let (sender, receiver) = (sender(), fresh());
         let sound = stream(&sender);
         assert!(receive(&receiver, &sound).is_ok());
         let step = (sound.len() / 60).max(1);
@@ -91,23 +95,22 @@ fn any_flipped_bit_is_noticed() {
 #[test]
 fn a_stream_that_ends_early_or_goes_on_is_refused() {
     on_a_wasm_thread(|| {
-        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let (sender, receiver) = (sender(&dir), open(other.path()));
+        let disk = SimDisk::default();
+        let (sender, receiver) = (sender(), open(&disk));
         let sound = stream(&sender);
         for keep in [0, 1, sound.len() / 2, sound.len() - 1] {
             assert!(matches!(receive(&receiver, &sound[..keep]), Err(SnapshotError::Damaged(_))), "{keep}");
         }
         let twice = [sound.clone(), sound.clone()].concat();
         assert!(matches!(receive(&receiver, &twice), Err(SnapshotError::Damaged(_))));
-        assert_eq!(std::fs::read_dir(other.path().join("tmp")).unwrap().count(), 0, "nothing is left of a refused one");
+        assert!(disk.list(Path::new("d/tmp")).unwrap().is_empty(), "nothing is left of a refused one");
     });
 }
 
 #[test]
 fn a_snapshot_that_is_behind_is_refused() {
     on_a_wasm_thread(|| {
-        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let (mut behind, mut ahead) = (open(dir.path()), sender(&other));
+        let (mut behind, mut ahead) = (fresh(), sender());
         apply(&mut behind, &eventful_log()[..4]).unwrap();
         let before = fingerprint(&ahead);
         assert!(transfer(&behind, &mut ahead, 4096).is_err());
@@ -118,8 +121,7 @@ fn a_snapshot_that_is_behind_is_refused() {
 #[test]
 fn readers_follow_an_installed_snapshot() {
     on_a_wasm_thread(|| {
-        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let (sender, mut receiver) = (sender(&dir), open(other.path()));
+        let (sender, mut receiver) = (sender(), fresh());
         let reader = receiver.reader();
         let old = reader.view();
         assert!(reader.catalog().modules.is_empty());

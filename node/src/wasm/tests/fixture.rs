@@ -57,7 +57,9 @@ pub(super) const ASK: &str = "/test.v1.Test/Ask";
 
 pub(super) fn engine() -> &'static Engine {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
-    ENGINE.get_or_init(|| Engine::new(Options { query_slots: 4, memory_bytes_max: 16 * 1024 * 1024 }).expect("this machine can run wasm"))
+    ENGINE.get_or_init(|| {
+        Engine::new(Options { query_slots: 4, memory_bytes_max: 16 * 1024 * 1024 }).expect("this machine can run wasm")
+    })
 }
 
 /// A module with the prelude and `items`, which must export `balsa_call`.

@@ -1,7 +1,7 @@
 //! Every import: it works, it copes with what is missing, it refuses what is too large or not allowed, and no pointer is
 //! wild enough to hurt.
 
-use super::fixture::{DO, Rows, Try, body, context, load, with_items, function};
+use super::fixture::{DO, Rows, Try, body, context, function, load, with_items};
 use crate::command::{Outcome, TrapClass};
 use crate::limits::{
     RESULT_BYTES_MAX, SCAN_ITEMS_MAX, STORED_KEY_BYTES_MAX as KEY_BYTES_MAX, STORED_VALUE_BYTES_MAX as VALUE_BYTES_MAX,
@@ -42,7 +42,11 @@ fn input_beyond_its_end_is_a_bad_host_call() {
     let finished = Try { input: b"abc".to_vec(), ..Try::default() }
         .body("(call $input_read (i32.const 0) (i32.const 1) (i32.const 3)) (i32.const 0)");
     assert_eq!(finished.trap(), TrapClass::BadHostCall);
-    assert!(finished.detail().starts_with("offset 1 and length 3 lie outside the input of 3 bytes"), "{}", finished.detail());
+    assert!(
+        finished.detail().starts_with("offset 1 and length 3 lie outside the input of 3 bytes"),
+        "{}",
+        finished.detail()
+    );
 }
 
 #[test]
@@ -66,7 +70,8 @@ fn an_output_may_be_as_large_as_the_limit_and_no_larger() {
     let output = |bytes: usize| {
         let grow = "(drop (memory.grow (i32.const 62)))";
         let fuel = 20_000_000;
-        Try { fuel, ..Try::default() }.body(&format!("{grow} (call $output (i32.const 0) (i32.const {bytes})) (i32.const 0)"))
+        Try { fuel, ..Try::default() }
+            .body(&format!("{grow} (call $output (i32.const 0) (i32.const {bytes})) (i32.const 0)"))
     };
     assert_eq!(output(RESULT_BYTES_MAX).output().len(), RESULT_BYTES_MAX);
     assert_eq!(output(RESULT_BYTES_MAX + 1).trap(), TrapClass::BadResult);
@@ -100,7 +105,8 @@ fn garbage_in_place_of_a_status_is_a_bad_result() {
 
 #[test]
 fn a_status_with_another_code_inside_is_a_bad_result() {
-    let other = "(i32.store16 (i32.const 0) (i32.const 0x0508)) (call $output (i32.const 0) (i32.const 2)) (i32.const 6)";
+    let other =
+        "(i32.store16 (i32.const 0) (i32.const 0x0508)) (call $output (i32.const 0) (i32.const 2)) (i32.const 6)";
     let finished = body(other);
     assert_eq!(finished.trap(), TrapClass::BadResult);
     assert_eq!(finished.detail(), "balsa_call returned code 6, but its google.rpc.Status has code 5");
@@ -156,7 +162,10 @@ fn a_value_that_does_not_fit_is_kept_for_result_read() {
 fn result_read_beyond_the_result_is_a_bad_host_call() {
     let read = "(call $result_read (i32.const 64) (i32.const 0) (i32.const 1)) (i32.const 0)";
     assert_eq!(body(read).trap(), TrapClass::BadHostCall);
-    let finished = with_data(Try::default().rows(&[(b"key", b"0123456789")]), &format!("(drop {GET}) (call $result_read (i32.const 64) (i32.const 10) (i32.const 1)) (i32.const 0)"));
+    let finished = with_data(
+        Try::default().rows(&[(b"key", b"0123456789")]),
+        &format!("(drop {GET}) (call $result_read (i32.const 64) (i32.const 10) (i32.const 1)) (i32.const 0)"),
+    );
     assert_eq!(finished.trap(), TrapClass::BadHostCall);
 }
 
@@ -203,7 +212,8 @@ fn delete_says_whether_the_key_was_there() {
 
 #[test]
 fn delete_in_a_query_is_refused() {
-    let finished = with_data(Try::query().rows(&[(b"key", b"")]), &format!("(drop {DELETE}) {}", reply("(i64.const 0)")));
+    let finished =
+        with_data(Try::query().rows(&[(b"key", b"")]), &format!("(drop {DELETE}) {}", reply("(i64.const 0)")));
     assert_eq!(finished.trap(), TrapClass::WriteInQuery);
     assert_eq!(finished.rows().len(), 1);
 }
@@ -336,7 +346,9 @@ fn scan_charges_for_rows_and_stops_when_the_fuel_is_gone() {
 
 #[test]
 fn context_gives_index_time_and_randomness() {
-    let finished = body("(drop (call $context (i32.const 64) (i32.const 48))) (call $output (i32.const 64) (i32.const 48)) (i32.const 0)");
+    let finished = body(
+        "(drop (call $context (i32.const 64) (i32.const 48))) (call $output (i32.const 64) (i32.const 48)) (i32.const 0)",
+    );
     let output = finished.output();
     assert_eq!(output[..8], context().index.to_le_bytes());
     assert_eq!(output[8..16], context().time_ms.to_le_bytes());
@@ -345,22 +357,40 @@ fn context_gives_index_time_and_randomness() {
 
 #[test]
 fn context_is_cut_to_what_the_guest_has_room_for() {
-    let text = format!("(local $size i32) (local.set $size (call $context (i32.const 64) (i32.const 8))) {}", reply("(i64.add (i64.load (i32.const 64)) (i64.add (i64.load (i32.const 72)) (i64.extend_i32_u (local.get $size))))"));
+    let text = format!(
+        "(local $size i32) (local.set $size (call $context (i32.const 64) (i32.const 8))) {}",
+        reply(
+            "(i64.add (i64.load (i32.const 64)) (i64.add (i64.load (i32.const 72)) (i64.extend_i32_u (local.get $size))))"
+        )
+    );
     assert_eq!(body(&text).number(), 7 + 48);
 }
 
 #[test]
 fn clocks_show_log_time_and_never_move() {
     for clock in 0..4 {
-        let text = format!("(drop (call $clock_time_get (i32.const {clock}) (i64.const 0) (i32.const 64))) {}", reply("(i64.load (i32.const 64))"));
+        let text = format!(
+            "(drop (call $clock_time_get (i32.const {clock}) (i64.const 0) (i32.const 64))) {}",
+            reply("(i64.load (i32.const 64))")
+        );
         assert_eq!(body(&text).number(), 1_700_000_000_123_000_000);
     }
-    assert_eq!(body(&reply("(i64.extend_i32_u (call $clock_time_get (i32.const 4) (i64.const 0) (i32.const 64)))")).number(), 28);
+    assert_eq!(
+        body(&reply("(i64.extend_i32_u (call $clock_time_get (i32.const 4) (i64.const 0) (i32.const 64)))")).number(),
+        28
+    );
 }
 
 #[test]
 fn clock_resolution_is_a_millisecond() {
-    assert_eq!(body(&format!("(drop (call $clock_res_get (i32.const 0) (i32.const 64))) {}", reply("(i64.load (i32.const 64))"))).number(), 1_000_000);
+    assert_eq!(
+        body(&format!(
+            "(drop (call $clock_res_get (i32.const 0) (i32.const 64))) {}",
+            reply("(i64.load (i32.const 64))")
+        ))
+        .number(),
+        1_000_000
+    );
 }
 
 #[test]
@@ -378,14 +408,20 @@ fn randomness_is_a_stream_that_repeats_with_the_entry() {
 
 #[test]
 fn log_lines_are_kept_with_their_level() {
-    let finished = with_data(Try::default(), &format!("(call $log (i32.const 2) (i32.const 16) (i32.const 3)) {}", reply("(i64.const 0)")));
+    let finished = with_data(
+        Try::default(),
+        &format!("(call $log (i32.const 2) (i32.const 16) (i32.const 3)) {}", reply("(i64.const 0)")),
+    );
     let lines: Vec<_> = finished.logs.iter().map(|line| (line.level, line.text.as_str())).collect();
     assert_eq!(lines, [(2, "key")]);
 }
 
 #[test]
 fn log_lines_are_cut_and_counted() {
-    let text = format!("(local $i i32) (memory.fill (i32.const 0) (i32.const 97) (i32.const 5000)) (loop $again (call $log (i32.const 3) (i32.const 0) (i32.const 5000)) (br_if $again (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 100)))) {}", reply("(i64.const 0)"));
+    let text = format!(
+        "(local $i i32) (memory.fill (i32.const 0) (i32.const 97) (i32.const 5000)) (loop $again (call $log (i32.const 3) (i32.const 0) (i32.const 5000)) (br_if $again (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 100)))) {}",
+        reply("(i64.const 0)")
+    );
     let finished = body(&text);
     assert_eq!(finished.logs.len(), 64);
     assert!(finished.logs.iter().all(|line| line.text.len() == 4096));
@@ -393,14 +429,20 @@ fn log_lines_are_cut_and_counted() {
 
 #[test]
 fn log_lines_that_are_not_utf8_are_shown_as_far_as_possible() {
-    let finished = body(&format!("(i32.store8 (i32.const 0) (i32.const 255)) (call $log (i32.const 1) (i32.const 0) (i32.const 1)) {}", reply("(i64.const 0)")));
+    let finished = body(&format!(
+        "(i32.store8 (i32.const 0) (i32.const 255)) (call $log (i32.const 1) (i32.const 0) (i32.const 1)) {}",
+        reply("(i64.const 0)")
+    ));
     assert_eq!(finished.logs[0].text, "\u{fffd}");
 }
 
 #[test]
 fn log_levels_beyond_trace_are_a_bad_host_call() {
     for level in [0, 6, -1] {
-        assert_eq!(body(&format!("(call $log (i32.const {level}) (i32.const 0) (i32.const 0)) (i32.const 0)")).trap(), TrapClass::BadHostCall);
+        assert_eq!(
+            body(&format!("(call $log (i32.const {level}) (i32.const 0) (i32.const 0)) (i32.const 0)")).trap(),
+            TrapClass::BadHostCall
+        );
     }
 }
 
@@ -408,14 +450,22 @@ fn log_levels_beyond_trace_are_a_bad_host_call() {
 fn a_panic_is_told_to_the_author() {
     let finished = with_data(Try::default(), "(call $panic (i32.const 16) (i32.const 3)) unreachable");
     assert_eq!(finished.trap(), TrapClass::Unreachable);
-    assert!(finished.detail().starts_with("key\nwasm trap: wasm `unreachable` instruction executed\n"), "{}", finished.detail());
+    assert!(
+        finished.detail().starts_with("key\nwasm trap: wasm `unreachable` instruction executed\n"),
+        "{}",
+        finished.detail()
+    );
     assert!(finished.detail().contains("<wasm function"), "{}", finished.detail());
 }
 
 #[test]
 fn standard_output_and_error_become_log_lines() {
-    let data = r#"(data (i32.const 16) "one\ntwo") (data (i32.const 64) "\10\00\00\00\05\00\00\00\15\00\00\00\02\00\00\00")"#;
-    let text = function(&format!("(drop (call $fd_write (i32.const 1) (i32.const 64) (i32.const 2) (i32.const 80))) (drop (call $fd_write (i32.const 2) (i32.const 64) (i32.const 1) (i32.const 84))) {}", reply("(i64.load32_u (i32.const 80))")));
+    let data =
+        r#"(data (i32.const 16) "one\ntwo") (data (i32.const 64) "\10\00\00\00\05\00\00\00\15\00\00\00\02\00\00\00")"#;
+    let text = function(&format!(
+        "(drop (call $fd_write (i32.const 1) (i32.const 64) (i32.const 2) (i32.const 80))) (drop (call $fd_write (i32.const 2) (i32.const 64) (i32.const 1) (i32.const 84))) {}",
+        reply("(i64.load32_u (i32.const 80))")
+    ));
     let finished = Try::default().run(&load(&with_items(&format!("{data} {text}")))).unwrap();
     assert_eq!(finished.number(), 7);
     let lines: Vec<_> = finished.logs.iter().map(|line| (line.level, line.text.as_str())).collect();
@@ -444,7 +494,10 @@ fn other_descriptors_are_bad() {
 #[test]
 fn environment_and_arguments_are_empty() {
     for which in ["environ", "args"] {
-        let text = format!("(i64.store (i32.const 64) (i64.const -1)) (drop (call ${which}_sizes_get (i32.const 64) (i32.const 68))) (drop (call ${which}_get (i32.const 0) (i32.const 0))) {}", reply("(i64.load (i32.const 64))"));
+        let text = format!(
+            "(i64.store (i32.const 64) (i64.const -1)) (drop (call ${which}_sizes_get (i32.const 64) (i32.const 68))) (drop (call ${which}_get (i32.const 0) (i32.const 0))) {}",
+            reply("(i64.load (i32.const 64))")
+        );
         assert_eq!(body(&text).number(), 0);
     }
 }
@@ -464,13 +517,25 @@ const POINTERS: &[(&str, &str)] = &[
     ("output", "(call $output (i32.const {}) (i32.const 1))"),
     ("get", "(drop (call $get (i32.const {}) (i32.const 1) (i32.const 0) (i32.const 0)))"),
     ("get", "(drop (call $get (i32.const 16) (i32.const 1) (i32.const {}) (i32.const 1)))"),
-    ("result_read", "(drop (call $get (i32.const 16) (i32.const 3) (i32.const 0) (i32.const 0))) (call $result_read (i32.const {}) (i32.const 0) (i32.const 1))"),
+    (
+        "result_read",
+        "(drop (call $get (i32.const 16) (i32.const 3) (i32.const 0) (i32.const 0))) (call $result_read (i32.const {}) (i32.const 0) (i32.const 1))",
+    ),
     ("put", "(call $put (i32.const {}) (i32.const 1) (i32.const 0) (i32.const 0))"),
     ("put", "(call $put (i32.const 16) (i32.const 1) (i32.const {}) (i32.const 1))"),
     ("delete", "(drop (call $delete (i32.const {}) (i32.const 1)))"),
-    ("scan", "(drop (call $scan (i32.const {}) (i32.const 1) (i32.const 0) (i32.const 0) (i32.const 4) (i32.const 1) (i32.const 1) (i32.const 0) (i32.const 0)))"),
-    ("scan", "(drop (call $scan (i32.const 0) (i32.const 0) (i32.const {}) (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 1) (i32.const 0) (i32.const 0)))"),
-    ("scan", "(drop (call $scan (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 4) (i32.const 1) (i32.const 1) (i32.const {}) (i32.const 1)))"),
+    (
+        "scan",
+        "(drop (call $scan (i32.const {}) (i32.const 1) (i32.const 0) (i32.const 0) (i32.const 4) (i32.const 1) (i32.const 1) (i32.const 0) (i32.const 0)))",
+    ),
+    (
+        "scan",
+        "(drop (call $scan (i32.const 0) (i32.const 0) (i32.const {}) (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 1) (i32.const 0) (i32.const 0)))",
+    ),
+    (
+        "scan",
+        "(drop (call $scan (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 4) (i32.const 1) (i32.const 1) (i32.const {}) (i32.const 1)))",
+    ),
     ("context", "(drop (call $context (i32.const {}) (i32.const 1)))"),
     ("log", "(call $log (i32.const 1) (i32.const {}) (i32.const 1))"),
     ("panic", "(call $panic (i32.const {}) (i32.const 1))"),
@@ -479,7 +544,10 @@ const POINTERS: &[(&str, &str)] = &[
     ("clock_res_get", "(drop (call $clock_res_get (i32.const 0) (i32.const {})))"),
     ("fd_write", "(drop (call $fd_write (i32.const 1) (i32.const {}) (i32.const 1) (i32.const 0)))"),
     ("fd_write", "(drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const 0) (i32.const {})))"),
-    ("fd_write", "(i32.store (i32.const 64) (i32.const {})) (i32.store (i32.const 68) (i32.const 1)) (drop (call $fd_write (i32.const 1) (i32.const 64) (i32.const 1) (i32.const 0)))"),
+    (
+        "fd_write",
+        "(i32.store (i32.const 64) (i32.const {})) (i32.store (i32.const 68) (i32.const 1)) (drop (call $fd_write (i32.const 1) (i32.const 64) (i32.const 1) (i32.const 0)))",
+    ),
     ("fd_fdstat_get", "(drop (call $fd_fdstat_get (i32.const 1) (i32.const {})))"),
     ("environ_sizes_get", "(drop (call $environ_sizes_get (i32.const {}) (i32.const 0)))"),
     ("environ_sizes_get", "(drop (call $environ_sizes_get (i32.const 0) (i32.const {})))"),
@@ -531,7 +599,9 @@ fn every_import_of_the_abi_that_takes_a_pointer_is_among_those_tried() {
 #[test]
 fn a_failing_state_is_a_host_fault_and_not_an_outcome() {
     let scan = scan((0, 0), (0, 0), 4, 1, 1);
-    for call in [format!("(drop {GET})"), PUT.into(), format!("(drop {DELETE})"), format!("(drop (block (result i32) {scan}))")] {
+    for call in
+        [format!("(drop {GET})"), PUT.into(), format!("(drop {DELETE})"), format!("(drop (block (result i32) {scan}))")]
+    {
         let module = load(&with_items(&format!("{DATA} {}", function(&format!("{call} (i32.const 0)")))));
         let fault = Try { broken: true, method: DO, ..Try::default() }.run(&module).expect_err("the disk is gone");
         assert_eq!(fault.to_string(), "the disk is gone");

@@ -35,7 +35,9 @@ fn no_fuel_at_all_is_out_of_fuel() {
 
 #[test]
 fn bulk_instructions_cost_what_they_move() {
-    let fill = |bytes: u32| body(&format!("(memory.fill (i32.const 0) (i32.const 0) (i32.const {bytes})) (i32.const 5)")).fuel_used;
+    let fill = |bytes: u32| {
+        body(&format!("(memory.fill (i32.const 0) (i32.const 0) (i32.const {bytes})) (i32.const 5)")).fuel_used
+    };
     assert_eq!(fill(100_000) - fill(0), 100_000);
 }
 
@@ -92,7 +94,8 @@ fn memory_of_an_earlier_call_is_not_seen() {
 fn tables_grow_up_to_their_limit() {
     let grow = |by: u32| {
         let table = "(table $t 1 funcref)";
-        let text = function(&format!("(call $reply (i64.extend_i32_s (table.grow $t (ref.null func) (i32.const {by}))))"));
+        let text =
+            function(&format!("(call $reply (i64.extend_i32_s (table.grow $t (ref.null func) (i32.const {by}))))"));
         Try::default().run(&load(&with_items(&format!("{table} {text}")))).unwrap().number()
     };
     assert_eq!(grow(9_999), 1);
@@ -132,17 +135,17 @@ fn recursion_ends_at_the_same_depth_on_a_thread_with_another_stack() {
 
 #[test]
 fn recursion_through_a_table_is_counted_too() {
-    let items = DIVE.replace("(call $dive (i32.add", "(call_indirect (param i32) (result i32) (i32.add").replace(
-        "(i32.const 1)))))",
-        "(i32.const 1)) (i32.const 0))))",
-    );
+    let items = DIVE
+        .replace("(call $dive (i32.add", "(call_indirect (param i32) (result i32) (i32.add")
+        .replace("(i32.const 1)))))", "(i32.const 1)) (i32.const 0))))");
     let table = "(table 1 funcref) (elem (i32.const 0) $dive)";
     assert!(depth_reached(&format!("{table} {items}")) > 1_000);
 }
 
 #[test]
 fn large_frames_overflow_sooner() {
-    let locals = "(local i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64)";
+    let locals =
+        "(local i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64)";
     let large = DIVE.replace("(result i32)\n        (i32.store", &format!("(result i32) {locals}\n (i32.store"));
     assert!(depth_reached(&large) < depth_reached(DIVE));
 }
@@ -197,11 +200,14 @@ fn native_bytes_at_overflow(items: &str) -> usize {
 fn the_counter_trips_far_above_the_end_of_the_native_stack() {
     // Thousands of values that are computed before the call and again after it: a compiler keeps them all meanwhile.
     let uses: String = (0..3_000)
-        .map(|at| format!("(i64.store (i32.const {}) (i64.mul (local.get $x) (i64.const {})))", 4096 + 8 * at, 2 * at + 3))
+        .map(|at| {
+            format!("(i64.store (i32.const {}) (i64.mul (local.get $x) (i64.const {})))", 4096 + 8 * at, 2 * at + 3)
+        })
         .collect();
-    let kept = DIVE.replace("(call $put", &format!("(local.set $x (i64.extend_i32_u (local.get $depth))) {uses} (call $put"))
+    let kept = DIVE
+        .replace("(call $put", &format!("(local.set $x (i64.extend_i32_u (local.get $depth))) {uses} (call $put"))
         .replace("(result i32)\n", "(result i32) (local $x i64)\n")
-        .replace("(i32.add (i32.const 1) (call $dive", &format!("(drop (call $dive"))
+        .replace("(i32.add (i32.const 1) (call $dive", "(drop (call $dive")
         .replace("(i32.const 1)))))", &format!("(i32.const 1)))) {uses} (i32.const 0))"));
     for items in [DIVE, &kept] {
         let native = native_bytes_at_overflow(items);

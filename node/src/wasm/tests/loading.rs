@@ -86,7 +86,10 @@ fn features_that_are_off_are_refused() {
     ];
     for extra in extras {
         let error = refusal(&bare(&format!("{MINIMAL} {extra}"))).to_string();
-        assert!(error.starts_with("the module is not valid, or uses a feature of WebAssembly that is switched off: "), "{error}");
+        assert!(
+            error.starts_with("the module is not valid, or uses a feature of WebAssembly that is switched off: "),
+            "{error}"
+        );
     }
 }
 
@@ -222,6 +225,24 @@ fn descriptors_that_are_not_complete_are_refused() {
 }
 
 #[test]
+fn descriptors_that_no_compiler_of_proto2_or_proto3_writes_are_refused() {
+    let mut editions = file();
+    editions.syntax = Some("editions".into());
+    refused_metadata(
+        with_files(vec![editions]),
+        "the module's descriptors are not a complete FileDescriptorSet (`test.proto` has syntax \"editions\"; proto2 and proto3 are read): include all imported files, as balsa-build does",
+    );
+    let mut dangling = file();
+    dangling.message_type[0]
+        .field
+        .push(prost_types::FieldDescriptorProto { oneof_index: Some(3), ..Default::default() });
+    refused_metadata(
+        with_files(vec![dangling]),
+        "the module's descriptors are not a complete FileDescriptorSet (`test.proto` is not what a protobuf compiler writes): include all imported files, as balsa-build does",
+    );
+}
+
+#[test]
 fn streaming_methods_are_refused_by_name() {
     let mut file = file();
     let mut watch = method("Watch", true);
@@ -269,11 +290,15 @@ fn the_method_table_and_the_descriptors_must_agree() {
     );
     refused_metadata(
         |metadata| metadata.methods[1].kind = Kind::Command.into(),
-        &format!("/test.v1.Test/Ask: the method table has a command, but its idempotency_level is NO_SIDE_EFFECTS{end}"),
+        &format!(
+            "/test.v1.Test/Ask: the method table has a command, but its idempotency_level is NO_SIDE_EFFECTS{end}"
+        ),
     );
     refused_metadata(
         |metadata| metadata.methods[0].kind = Kind::Query.into(),
-        &format!("/test.v1.Test/Do: the method table has a query, but its idempotency_level is not NO_SIDE_EFFECTS{end}"),
+        &format!(
+            "/test.v1.Test/Do: the method table has a query, but its idempotency_level is not NO_SIDE_EFFECTS{end}"
+        ),
     );
     refused_metadata(
         |metadata| metadata.methods[0].kind = 9,

@@ -1,0 +1,91 @@
+//! `modules/hostile`, compiled by a real compiler, against the host: each way to misbehave ends as its class of trap, and
+//! where it must, leaves the same mark every time.
+//!
+//! Runs when `BALSA_HOSTILE_WASM` names the compiled module, as `make test` does.
+
+use prost::Message;
+use prost_reflect::DynamicMessage;
+
+use super::fixture::{Rows, context, engine, map};
+use crate::command::{Outcome, TrapClass};
+use crate::wasm::{Call, Finished, Module};
+
+/// Method, request as JSON, and how it ends.
+const CASES: &[(&str, &str, &str)] = &[
+    ("Echo", r#"{"payload": "YWJj"}"#, "ok"),
+    ("Add", r#"{"amount": 3}"#, "ok"),
+    ("Spin", "{}", "out_of_fuel"),
+    ("SpinQuery", "{}", "out_of_fuel"),
+    ("Recurse", "{}", "stack_overflow"),
+    ("Recurse", r#"{"depth": 500}"#, "ok"),
+    ("Allocate", "{}", "out_of_memory"),
+    ("Allocate", r#"{"bytes": 1000000}"#, "ok"),
+    ("Grow", r#"{"pages": 1000}"#, "ok"),
+    ("Trap", "{}", "unreachable"),
+    ("PutThenTrap", "{}", "unreachable"),
+    ("PutThenFail", "{}", "status 9"),
+    ("Fail", r#"{"code": 5, "message": "no"}"#, "status 5"),
+    ("WriteInQuery", "{}", "write_in_query"),
+    ("DeleteInQuery", "{}", "write_in_query"),
+    ("Garbage", r#"{"code": 99, "output": 3}"#, "bad_result"),
+    ("Garbage", r#"{"code": -1}"#, "bad_result"),
+    ("GarbageOutput", "{}", "ok"),
+    ("OversizeOutput", r#"{"bytes": 5000000}"#, "bad_result"),
+    ("OversizeOutput", r#"{"bytes": 1000000}"#, "ok"),
+    ("NoOutput", "{}", "bad_result"),
+    ("TwoOutputs", "{}", "bad_result"),
+    ("BigKey", r#"{"bytes": 0}"#, "too_large"),
+    ("BigKey", r#"{"bytes": 65600}"#, "ok"),
+    ("BigKey", r#"{"bytes": 65601}"#, "too_large"),
+    ("BigValue", r#"{"bytes": 1048640}"#, "ok"),
+    ("BigValue", r#"{"bytes": 1048641}"#, "too_large"),
+    ("BigDelete", r#"{"bytes": 65601}"#, "too_large"),
+    ("Exit", "{}", "exit"),
+    ("OutOfBounds", "{}", "out_of_bounds"),
+    ("DivideByZero", "{}", "arithmetic"),
+    ("Look", "{}", "ok"),
+    ("LookQuery", "{}", "ok"),
+    ("Float", "{}", "ok"),
+    ("Log", r#"{"lines": 100, "bytes": 5000}"#, "ok"),
+    ("PutMany", r#"{"count": 1000, "valueBytes": 100}"#, "ok"),
+    ("Scan", "{}", "ok"),
+];
+/// Values of the enum `Wild`.
+const WILD: std::ops::RangeInclusive<u32> = 0..=22;
+
+fn call(module: &Module, name: &str, json: &str) -> Finished {
+    let method = module.method(&format!("/hostile.v1.Hostile/{name}")).expect("hostile has it");
+    let service = module.descriptors().get_service_by_name("hostile.v1.Hostile").unwrap();
+    let input = service.methods().find(|method| method.name() == name).unwrap().input();
+    let request = DynamicMessage::deserialize(input, &mut serde_json::Deserializer::from_str(json)).unwrap();
+    let memory_bytes = 16 * 1024 * 1024;
+    let rows = Rows::from([(b"trace".to_vec(), vec![1; 2000])]);
+    let input = request.encode_to_vec().into();
+    let call = Call { method, input, context: context(), fuel: 50_000_000, memory_bytes, deadline: None };
+    module.call(call, map(rows)).unwrap()
+}
+
+fn ending(finished: &Finished) -> String {
+    match &finished.outcome {
+        Outcome::Ok(_) => "ok".into(),
+        Outcome::Status(status) => format!("status {}", status.code),
+        Outcome::Trap(class) => class.name().into(),
+        Outcome::Refused(refusal) => refusal.to_string(),
+    }
+}
+
+#[test]
+fn each_way_to_misbehave_ends_as_it_should_every_time() {
+    let Some(path) = std::env::var_os("BALSA_HOSTILE_WASM") else { return };
+    let module = Module::load(engine(), &std::fs::read(path).unwrap()).unwrap_or_else(|error| panic!("{error}"));
+    for (name, json, expected) in CASES {
+        let (first, second) = (call(&module, name, json), call(&module, name, json));
+        assert_eq!(ending(&first), *expected, "{name} {json}: {:?}", first.trap_detail);
+        assert_eq!((&first.outcome, first.fuel_used), (&second.outcome, second.fuel_used), "{name} {json}");
+        assert_eq!(first.rows(), second.rows(), "{name} {json}");
+    }
+    for wild in WILD {
+        let finished = call(&module, "WildPointer", &format!(r#"{{"wild": {wild}}}"#));
+        assert_eq!(finished.trap(), TrapClass::BadHostCall, "wild pointer {wild}: {:?}", finished.trap_detail);
+    }
+}
