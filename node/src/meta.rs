@@ -73,8 +73,13 @@ impl Meta {
             Ok(text) => Self::read(dir, name, &text, lock),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 refuse_orphaned_log(dir)?;
-                let meta =
-                    Self { dir: dir.into(), node_id: NodeId::random(), cluster_id: None, name: name.into(), _lock: lock };
+                let meta = Self {
+                    dir: dir.into(),
+                    node_id: NodeId::random(),
+                    cluster_id: None,
+                    name: name.into(),
+                    _lock: lock,
+                };
                 meta.store()?;
                 Ok(meta)
             }
@@ -126,7 +131,9 @@ impl Meta {
 /// A log without an identity is a volume that was tampered with: a new id for an old log would vote twice.
 fn refuse_orphaned_log(dir: &Path) -> Result<(), Error> {
     match fs::read_dir(dir.join("log")).map(|mut entries| entries.next().is_some()) {
-        Ok(true) => Err(Error::Damaged { path: dir.join(FILE), why: "it is missing, but there is a log beside it".into() }),
+        Ok(true) => {
+            Err(Error::Damaged { path: dir.join(FILE), why: "it is missing, but there is a log beside it".into() })
+        }
         _ => Ok(()),
     }
 }

@@ -115,7 +115,9 @@ impl Node {
             }
             if !begun {
                 self.begin_history().await;
-            } else if idle && let Some(index) = self.propose_quietly(pb::command::Kind::Tick(pb::Tick {}), "a tick").await {
+            } else if idle
+                && let Some(index) = self.propose_quietly(pb::command::Kind::Tick(pb::Tick {}), "a tick").await
+            {
                 last_applied = index;
             }
         }
@@ -249,7 +251,12 @@ impl Node {
         let voters = self.voters();
         let offsets: Vec<i64> = {
             let views = self.inner.views.lock();
-            voters.iter().filter_map(|id| views.get(id)).filter(|view| view.is_fresh()).map(|view| view.clock_offset_ms).collect()
+            voters
+                .iter()
+                .filter_map(|id| views.get(id))
+                .filter(|view| view.is_fresh())
+                .map(|view| view.clock_offset_ms)
+                .collect()
         };
         let mut clock = self.inner.clock.lock();
         clock.observe(self.inner.reader.view().progress().time_ms, Instant::now());
@@ -274,9 +281,9 @@ impl Node {
         };
         let verdict = judge(&self.digests_at(&others), &others, voters.len());
         let undecided = match &verdict {
-            Verdict::Undecided(index) => {
-                Some(format!("the nodes' states differ at index {index} and none has a majority; no commands are accepted"))
-            }
+            Verdict::Undecided(index) => Some(format!(
+                "the nodes' states differ at index {index} and none has a majority; no commands are accepted"
+            )),
             _ => None,
         };
         if let Some(why) = &undecided {

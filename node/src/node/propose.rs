@@ -77,7 +77,9 @@ impl Node {
         if seconds.saturating_mul(1000) <= now_ms + KEY_AHEAD_MAX_MS {
             return Ok(());
         }
-        Err(ServiceError::KeyInvalid("this UUIDv7 is more than ten minutes in the future; set the client's clock".into()))
+        Err(ServiceError::KeyInvalid(
+            "this UUIDv7 is more than ten minutes in the future; set the client's clock".into(),
+        ))
     }
 
     /// Proposes on this node or says that it does not lead.

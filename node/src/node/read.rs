@@ -79,9 +79,8 @@ impl Node {
     async fn ask_leader(&self, id: crate::ids::NodeId, addr: &str) -> Result<u64, ServiceError> {
         use peer::read_index_response::Result as Pb;
         let peers = &self.inner.peers;
-        let mut client = peers
-            .client(addr, Purpose::Heartbeat)
-            .map_err(|error| ServiceError::NotReady(error.to_string()))?;
+        let mut client =
+            peers.client(addr, Purpose::Heartbeat).map_err(|error| ServiceError::NotReady(error.to_string()))?;
         let call = client.read_index(peers.addressed(id, peer::ReadIndexRequest {}));
         match tokio::time::timeout(ROUND, call).await {
             Ok(Ok(response)) => match response.into_inner().result {

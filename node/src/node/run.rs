@@ -14,8 +14,10 @@ use tokio::sync::watch;
 use super::admission::Admission;
 use super::queries::Queries;
 use super::{Inner, Node};
+use crate::api;
 use crate::config::Config;
 use crate::fatal::Fatal;
+use crate::http::{self, Metrics};
 use crate::log_store::{self, LogStore};
 use crate::meta::{self, Meta};
 use crate::raft::Raft;
@@ -30,8 +32,6 @@ use crate::raft::read_index::ReadGate;
 use crate::raft::types::Member;
 use crate::state_machine::{self, Fault, StateMachine};
 use crate::wasm::{self, Engine, HostFault};
-use crate::api;
-use crate::http::{self, Metrics};
 
 /// Why a node could not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +46,9 @@ pub enum Error {
     #[error("the state cannot be opened: {0}")]
     State(#[from] HostFault),
     /// An address.
-    #[error("cannot listen on {addr} for {what}: {source}; is another node running? `{key}` in [node] sets the address")]
+    #[error(
+        "cannot listen on {addr} for {what}: {source}; is another node running? `{key}` in [node] sets the address"
+    )]
     Listen {
         /// Who would be served there.
         what: &'static str,

@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use openraft::async_runtime::WatchReceiver;
 use openraft::ServerState;
+use openraft::async_runtime::WatchReceiver;
 
 use super::{Leader, Node};
 use crate::http::{Metrics, QueueLabels, Readiness, StoreLabels};
@@ -42,7 +42,8 @@ impl Node {
         let mut nodes = vec![own];
         nodes.extend(self.other_members().into_iter().map(|(id, member)| {
             let view = self.inner.views.lock().get(&id).cloned();
-            let known = view.map(|view| admin::NodeStatus { reachable: view.at.elapsed() < Duration::from_secs(2), ..view.status });
+            let known = view
+                .map(|view| admin::NodeStatus { reachable: view.at.elapsed() < Duration::from_secs(2), ..view.status });
             admin::NodeStatus {
                 name: member.name,
                 id: id.0,
@@ -202,10 +203,7 @@ impl Node {
 const LAG_MAX: u64 = 50_000;
 
 fn said(digests: Vec<(u64, Digest)>) -> Vec<admin::IndexDigest> {
-    digests
-        .into_iter()
-        .map(|(index, digest)| admin::IndexDigest { index, digest: digest.0.to_vec().into() })
-        .collect()
+    digests.into_iter().map(|(index, digest)| admin::IndexDigest { index, digest: digest.0.to_vec().into() }).collect()
 }
 
 fn warnings(nodes: &[admin::NodeStatus], undecided: Option<&str>) -> Vec<String> {

@@ -241,9 +241,8 @@ impl ApplyThread {
     /// Never ahead of the durable log: after a crash the log must reach at least as far as the state.
     fn checkpoint(&mut self) -> Result<(), HostFault> {
         let log = &self.log;
-        self.state_machine.checkpoint(&mut |log_id| {
-            log.wait_flushed_blocking(log_id).map_err(|error| HostFault(error.to_string()))
-        })
+        self.state_machine
+            .checkpoint(&mut |log_id| log.wait_flushed_blocking(log_id).map_err(|error| HostFault(error.to_string())))
     }
 
     fn snapshot(&mut self) -> Result<Option<Snapshot>, HostFault> {

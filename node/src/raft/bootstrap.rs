@@ -48,7 +48,9 @@ pub struct Identity {
 enum NotYet {
     #[error("{name} at {addr} does not answer yet: {why}")]
     Unreachable { name: String, addr: String, why: String },
-    #[error("{name} at {addr} is not pristine (it belongs to {cluster}); a cluster is begun only by nodes without a past. If this node lost its volume, it has to be added to that cluster")]
+    #[error(
+        "{name} at {addr} is not pristine (it belongs to {cluster}); a cluster is begun only by nodes without a past. If this node lost its volume, it has to be added to that cluster"
+    )]
     NotPristine { name: String, addr: String, cluster: String },
     #[error("{addr} was expected to be {name} and says that it is {says}")]
     WrongName { name: String, addr: String, says: String },
@@ -173,15 +175,15 @@ impl Identity {
         if them.pristine || ours_already {
             return Ok(());
         }
-        let cluster = ClusterId::try_from(&them.cluster_id[..]).map_or("no known cluster".to_owned(), |id| id.to_string());
+        let cluster =
+            ClusterId::try_from(&them.cluster_id[..]).map_or("no known cluster".to_owned(), |id| id.to_string());
         Err(NotYet::NotPristine { name, addr, cluster })
     }
 
     async fn ask_to_adopt(&self, peers: &Peers, member: &Member, cluster: ClusterId) -> Result<NodeId, NotYet> {
         let not_adopted = |why: String| NotYet::NotAdopted { name: member.name.clone(), why };
-        let mut client = peers
-            .client(&member.peer_addr, Purpose::Forward)
-            .map_err(|error| not_adopted(error.to_string()))?;
+        let mut client =
+            peers.client(&member.peer_addr, Purpose::Forward).map_err(|error| not_adopted(error.to_string()))?;
         let request = pb::AdoptRequest {
             cluster_id: cluster.0.to_vec().into(),
             founding_hash: self.founding_hash.to_vec().into(),
