@@ -23,3 +23,4 @@ mod python;
 mod read;
 mod rejected;
 mod retried;
+mod stalled;

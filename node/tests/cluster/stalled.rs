@@ -1,0 +1,48 @@
+//! A state machine that is busy for long holds up what waits for it, and nothing else: Raft goes on beside it.
+
+use std::time::{Duration, Instant};
+
+use balsa::client::{Call, Client, Error};
+
+use crate::harness::{Cluster, Setup, spawn};
+
+/// Several times the longest election timeout.
+const STALL: Duration = Duration::from_secs(10);
+
+/// Keeps every node's apply thread busy with commands that spin until their fuel is spent, about a second each.
+async fn spin(client: Client, until: Instant) -> u32 {
+    let mut spun = 0;
+    while Instant::now() < until {
+        let call = Call::command("/hostile.v1.Hostile/Spin", Vec::new());
+        match client.call(&call).await {
+            Err(Error::Rejected(_)) => spun += 1,
+            other => panic!("a command that spins was not stopped: {other:?}"),
+        }
+    }
+    spun
+}
+
+#[tokio::test]
+async fn ten_seconds_of_apply_cause_no_election() {
+    let limits = "command_fuel = 1000000000";
+    let cluster = Cluster::start(Setup { hostile: true, limits, ..Setup::default() }).await;
+    let leader = cluster.leader().await;
+    let before = cluster.nodes[leader].own_status().await.unwrap();
+
+    let until = Instant::now() + STALL;
+    let spinners: Vec<_> = (0..4)
+        .map(|_| {
+            let client = cluster.nodes[leader].client_within(Duration::from_secs(60));
+            spawn(move || spin(client, until))
+        })
+        .collect();
+    let mut spun = 0;
+    for spinner in spinners {
+        spun += spinner.await.unwrap();
+    }
+    assert!(spun > 0);
+
+    let after = cluster.nodes[leader].own_status().await.unwrap();
+    assert_eq!((after.term, after.leader_id), (before.term, before.leader_id), "somebody stood for election");
+    cluster.assert_same_state().await;
+}
