@@ -264,8 +264,12 @@ impl Node {
         let off = clock.is_off();
         drop(clock);
         self.inner.raft.runtime_config().elect(!off && self.fenced().is_none());
-        if off {
-            tracing::warn!("this machine's clock is more than 5 s off the majority's; the node does not campaign");
+        match (off, self.inner.clock_off.swap(off, Ordering::Relaxed)) {
+            (true, false) => {
+                tracing::warn!("this machine's clock is more than 5 s off the majority's; it does not campaign")
+            }
+            (false, true) => tracing::info!("this machine's clock agrees with the majority's again"),
+            _ => {}
         }
     }
 

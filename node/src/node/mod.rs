@@ -63,6 +63,8 @@ struct Inner {
     /// Confirms for followers that this node leads.
     leadership: ReadGate,
     clock: Mutex<LogClock>,
+    /// Whether this machine's clock is off the majority's, as far as it was said.
+    clock_off: AtomicBool,
     admission: Admission,
     leader_changes: AtomicU64,
     views: Mutex<BTreeMap<NodeId, PeerView>>,

@@ -178,6 +178,7 @@ async fn build(config: Config, fatal: &Fatal) -> Result<Node, Error> {
         reads: ReadGate::default(),
         leadership: ReadGate::default(),
         clock: Mutex::new(clock),
+        clock_off: AtomicBool::new(false),
         admission: Admission::default(),
         leader_changes: AtomicU64::new(0),
         views: Mutex::default(),
