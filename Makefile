@@ -61,8 +61,9 @@ run: build ## Start three nodes on this host, check them, and show what to try; 
 	$(call say,starting a local cluster in $(RUN_DIR))
 	@exec "$(TARGET_DIR)/debug/balsa" up --dir "$(RUN_DIR)" --check $(if $(PORT),--port $(PORT)) $(if $(RUN_ONCE),--once)
 
-test: setup-test build ## Run all tests
-	$(call say,building and running the tests)
+# Not after `build`: the tests' dependencies ask for other features of a few crates, so cargo would compile wasmtime twice.
+test: setup-test modules ## Run all tests
+	$(call say,building and running the tests (several minutes the first time: they contain a compiler for wasm))
 	@$(CARGO) test $(LOCKED) --workspace $(TEST_ARGS)
 
 check: setup-check modules ## Check formatting, lints and documentation; changes nothing
