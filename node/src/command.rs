@@ -81,11 +81,14 @@ pub enum TrapClass {
     /// The module called `proc_exit`.
     #[error("the module called exit")]
     Exit = 12,
+    /// `balsa_init` or `balsa_migrate` wrote more than its limits.
+    #[error("the migration wrote more than its limits")]
+    WriteLimit = 13,
 }
 
 impl TrapClass {
     /// Every class, in order of its number.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Unreachable,
         Self::OutOfFuel,
         Self::OutOfMemory,
@@ -98,6 +101,7 @@ impl TrapClass {
         Self::BadResult,
         Self::TooLarge,
         Self::Exit,
+        Self::WriteLimit,
     ];
 
     /// The class with this number.
@@ -120,6 +124,7 @@ impl TrapClass {
             Self::BadResult => "bad_result",
             Self::TooLarge => "too_large",
             Self::Exit => "exit",
+            Self::WriteLimit => "write_limit",
         }
     }
 }
