@@ -83,7 +83,9 @@ impl Disk for Os {
             Ok(metadata) if metadata.is_file() => Stat::File(Signature::of(&metadata)),
             Ok(_) => Stat::NotAFile,
             // A link that leads nowhere, and a path through a file that should be a directory, lead to nothing either.
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Stat::Absent,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Stat::Absent
+            }
             Err(error) => Stat::Unreadable(error.to_string()),
         }
     }
