@@ -57,7 +57,7 @@ mod random;
 mod scan;
 mod sender;
 mod service;
-mod status;
+pub mod status;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 mod value;

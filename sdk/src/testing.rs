@@ -1,10 +1,35 @@
 //! An in-memory host that runs a module natively, in plain `cargo test`.
 //!
-//! ```ignore
+//! ```
+//! use std::time::Duration;
+//!
+//! use balsa_sdk::testing::Host;
+//! use balsa_sdk::{Code, Context, Map, Status, View};
+//!
+//! // In a module these are functions of its service's trait, their requests are messages, and a test runs
+//! // `host.command(MyLocks::lock, LockRequest { .. })`.
+//! const UNTIL_MS: Map<String, u64> = Map::new("until");
+//!
+//! fn lock(ctx: &mut Context, name: String) -> Result<u64, Status> {
+//!     let now_ms = ctx.now().as_millis() as u64;
+//!     if UNTIL_MS.get(ctx, &name)?.is_some_and(|until_ms| now_ms < until_ms) {
+//!         return Err(Status::failed_precondition("somebody has it"));
+//!     }
+//!     UNTIL_MS.insert(ctx, &name, &(now_ms + 10_000))?;
+//!     Ok(ctx.index())
+//! }
+//!
+//! fn is_free(ctx: &View, name: String) -> Result<bool, Status> {
+//!     Ok(!UNTIL_MS.contains(ctx, &name))
+//! }
+//!
 //! let mut host = Host::new();
-//! host.command(Kv::put, PutRequest { key: b"a".into(), value: b"1".into(), ..Default::default() })?;
-//! let found = host.query(Kv::get, GetRequest { key: b"a".into() })?;
-//! assert_eq!(host.dump(), "a = 1\n");
+//! assert_eq!(host.query(is_free, "a".to_owned()), Ok(true));
+//! assert_eq!(host.command(lock, "a".to_owned()), Ok(1));
+//! assert_eq!(host.command(lock, "a".to_owned()).unwrap_err().code(), Code::FailedPrecondition);
+//! host.advance(Duration::from_secs(10));
+//! assert_eq!(host.command(lock, "a".to_owned()), Ok(3));
+//! assert_eq!(host.dump(), "until\\x01a\\x00 = \\x08\\xa0\\x9c\\x01\n");
 //! ```
 //!
 //! It is faithful in what a module can see: a command that fails or panics leaves no trace, each command has its own index
