@@ -41,6 +41,7 @@ mod module;
 mod outcome;
 mod services;
 mod stack;
+mod transition;
 
 #[cfg(test)]
 mod tests;
@@ -50,3 +51,4 @@ pub use check::Rejection;
 pub use engine::{Engine, Options, THREAD_STACK_BYTES};
 pub use module::{Method, MethodKind, Module};
 pub use outcome::HostFault;
+pub use transition::Transition;

@@ -69,7 +69,7 @@ fn what_is_not_wasm_is_refused() {
     );
     refused(
         &vec![0; MODULE_BYTES_MAX + 1],
-        "the module is 8388609 bytes; at most 8388608 are taken: build with opt-level \"s\", LTO and without debug information",
+        "the module is 33554433 bytes; at most 33554432 are taken: build with opt-level \"s\", LTO and without debug information",
     );
 }
 
