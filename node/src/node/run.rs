@@ -12,11 +12,14 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::admission::Admission;
+use super::compile::Compiler;
+use super::modules::Changes;
 use super::queries::Queries;
 use super::{Inner, Node};
 use crate::api;
 use crate::config::Config;
 use crate::fatal::Fatal;
+use crate::files;
 use crate::http::{self, Metrics};
 use crate::log_store::{self, LogStore};
 use crate::meta::{self, Meta};
@@ -166,6 +169,9 @@ async fn build(config: Config, fatal: &Fatal) -> Result<Node, Error> {
     let inner = Inner {
         server: raft.server_metrics(),
         queries: Queries::start(config.node.query_threads, fatal),
+        compiler: Compiler::new(engine),
+        changes: Changes::default(),
+        wanted: files::watch(&config),
         config,
         raft,
         applier,
@@ -184,8 +190,6 @@ async fn build(config: Config, fatal: &Fatal) -> Result<Node, Error> {
         views: Mutex::default(),
         fenced: Mutex::new(fenced),
         undecided: Mutex::default(),
-        refused: Mutex::default(),
-        engine,
         recovered: AtomicBool::new(false),
         draining: AtomicBool::new(false),
         fatal: fatal.clone(),

@@ -33,6 +33,7 @@
 
 mod call;
 mod check;
+pub mod compat;
 pub mod embedded;
 mod engine;
 mod host;

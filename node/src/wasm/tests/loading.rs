@@ -9,6 +9,7 @@ use super::fixture::{
 };
 use crate::ids::ModuleHash;
 use crate::limits::MODULE_BYTES_MAX;
+use crate::wasm::compat::differences;
 use crate::wasm::metadata::{Kind, Metadata, MethodEntry};
 use crate::wasm::{MethodKind, Module};
 
@@ -38,6 +39,20 @@ fn a_module_says_what_it_is() {
     assert_eq!(module.method("/test.v1.Test/Other"), None);
     assert!(module.descriptors().get_message_by_name("test.v1.M").is_some());
     assert_eq!(module.file_descriptor_set(), metadata().file_descriptor_set);
+}
+
+#[test]
+fn two_modules_are_compared_by_what_their_clients_see() {
+    let old = load(&bare(MINIMAL));
+    let mut fewer = metadata();
+    fewer.methods.pop();
+    let mut file = file();
+    file.service[0].method.pop();
+    with_files(vec![file])(&mut fewer);
+    let new = load(&with_metadata(MINIMAL, &fewer));
+    let said = |old, new| differences(old, new).iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(said(&old, &new), ["test.v1.Test/Ask is removed"]);
+    assert!(said(&new, &old).is_empty() && said(&old, &old).is_empty());
 }
 
 #[test]
