@@ -360,6 +360,15 @@ impl Node {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Returns once its log, from `from` on, contains `text`. It looks often: whoever waits wants to be there when it happens.
+    pub(crate) async fn says(&self, from: usize, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.log().get(from..).is_some_and(|log| log.contains(text)) {
+            assert!(Instant::now() < deadline, "{} does not say {text:?}", self.name);
+            tokio::time::sleep(POLL / 20).await;
+        }
+    }
+
     fn show_log(&self) {
         let log = self.log();
         let lines: Vec<_> = log.lines().collect();

@@ -27,6 +27,7 @@ mod command_line;
 mod fenced;
 mod founded;
 mod killed;
+mod midway;
 mod python;
 mod read;
 mod rejected;

@@ -36,17 +36,16 @@ impl Push {
         Ok(Self(stream.into_inner()))
     }
 
-    /// Returns once a stage is told that contains `text`.
-    pub(crate) async fn reaches(&mut self, text: &str) {
-        let mut told = Vec::new();
-        while let Some(event) = self.0.message().await.unwrap() {
-            match event.event {
-                Some(Event::Stage(stage)) if stage.contains(text) => return,
-                Some(Event::Stage(stage)) => told.push(stage),
-                other => panic!("before {text:?}: {other:?}, after {told:?}"),
+    /// Returns once a stage is told that contains `text`, or with what came of it.
+    pub(crate) async fn reaches(&mut self, text: &str) -> Result<Option<Activation>, Status> {
+        loop {
+            match self.0.message().await?.and_then(|event| event.event) {
+                Some(Event::Stage(stage)) if stage.contains(text) => return Ok(None),
+                Some(Event::Stage(_)) => {}
+                Some(Event::Done(row)) => return Ok(Some(row)),
+                None => panic!("the push ended without a word"),
             }
         }
-        panic!("the push ended before {text:?}, after {told:?}");
     }
 
     /// What came of it.

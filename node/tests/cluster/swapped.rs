@@ -113,6 +113,14 @@ async fn what_migrated_does_not_go_back_by_accident(cluster: &Cluster, first: &[
     assert_eq!((activated(&row).writes, &*row.version), (0, "0.1.0"));
 }
 
+/// The module with one wrong byte in its code.
+pub(crate) fn corrupt(abacus: &Abacus<'_>) -> Vec<u8> {
+    let mut wasm = abacus.wasm();
+    let load = wasm.windows(3).position(|bytes| bytes == [0x29, 0x03, 0x00]);
+    wasm[load.expect("an i64.load")] = 0xff;
+    wasm
+}
+
 /// A file and what is said about it.
 struct Bad<'a> {
     wasm: Vec<u8>,
@@ -122,9 +130,6 @@ struct Bad<'a> {
 fn refusals() -> [Bad<'static>; 9] {
     let second = || Abacus::version("0.2.0");
     let migrating = |migrate| Abacus { migrate, ..second() }.wasm();
-    let mut corrupt = second().wasm();
-    let load = corrupt.windows(3).rposition(|bytes| bytes == [0x29, 0x03, 0x00]);
-    corrupt[load.expect("an i64.load")] = 0xff;
     [
         Bad { wasm: migrating(Migrate::Refuse), says: "its init or migrate refused: no" },
         Bad { wasm: migrating(Migrate::Trap), says: "its init or migrate failed: the module stopped with a trap" },
@@ -133,7 +138,7 @@ fn refusals() -> [Bad<'static>; 9] {
             wasm: migrating(Migrate::Flood),
             says: "its init or migrate failed: the migration wrote more than its limits",
         },
-        Bad { wasm: corrupt, says: "the module is not valid" },
+        Bad { wasm: corrupt(&second()), says: "the module is not valid" },
         Bad {
             wasm: Abacus { import: "wasi_snapshot_preview1.sock_shutdown", ..second() }.wasm(),
             says: "the module imports `wasi_snapshot_preview1.sock_shutdown`, which the host does not offer",
