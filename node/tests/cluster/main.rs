@@ -28,6 +28,7 @@ mod fenced;
 mod founded;
 mod killed;
 mod midway;
+mod pushed;
 mod python;
 mod read;
 mod rejected;
