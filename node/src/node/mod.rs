@@ -10,6 +10,7 @@ mod queries;
 mod read;
 mod run;
 mod status;
+mod streams;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use self::admission::Admission;
 use self::queries::Queries;
 pub use self::run::{Error, serve};
 use self::status::PeerView;
+use self::streams::Streams;
 use crate::config::Config;
 use crate::fatal::Fatal;
 use crate::ids::NodeId;
@@ -36,7 +38,7 @@ use crate::raft::peers::Peers;
 use crate::raft::read_index::ReadGate;
 use crate::raft::types::{Member, TypeConfig};
 use crate::raft::{Host, Raft, apply::Applier};
-use crate::service::{Backend, Catalog, Execute, Executed, Query, ServiceError};
+use crate::service::{Backend, Catalog, Execute, Executed, Query, ServiceError, Streaming};
 use crate::state_machine::{Reader, Receiver};
 use crate::wasm::Engine;
 
@@ -57,6 +59,7 @@ struct Inner {
     reader: Reader,
     receiver: Receiver,
     queries: Queries,
+    streams: Streams,
     published: watch::Receiver<u64>,
     /// Confirms for this node's own queries that they may read, and waits until they can.
     reads: ReadGate,
@@ -175,6 +178,11 @@ impl Backend for Node {
     async fn query(&self, query: Query) -> Result<Executed, ServiceError> {
         self.serving()?;
         self.run_query(query).await
+    }
+
+    async fn query_stream(&self, query: Query) -> Result<Streaming, ServiceError> {
+        self.serving()?;
+        self.run_stream(query).await
     }
 
     fn catalog(&self) -> Arc<Catalog> {

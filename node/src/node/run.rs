@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::admission::Admission;
 use super::queries::Queries;
+use super::streams::Streams;
 use super::{Inner, Node};
 use crate::api;
 use crate::config::Config;
@@ -166,6 +167,7 @@ async fn build(config: Config, fatal: &Fatal) -> Result<Node, Error> {
     let inner = Inner {
         server: raft.server_metrics(),
         queries: Queries::start(config.node.query_threads, fatal),
+        streams: Streams::new(fatal),
         config,
         raft,
         applier,

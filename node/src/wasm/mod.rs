@@ -42,6 +42,7 @@ mod module;
 mod outcome;
 mod services;
 mod stack;
+mod stream;
 mod transition;
 
 #[cfg(test)]
@@ -51,5 +52,6 @@ pub use call::{Call, Context, Finished, LogLine, ScanRange, State, Visit};
 pub use check::Rejection;
 pub use engine::{Engine, Options, THREAD_STACK_BYTES};
 pub use module::{Method, MethodKind, Module};
-pub use outcome::HostFault;
+pub use outcome::{Cut, HostFault};
+pub use stream::Sink;
 pub use transition::Transition;
