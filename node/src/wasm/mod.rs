@@ -42,6 +42,7 @@ mod module;
 mod outcome;
 mod services;
 mod stack;
+mod stream;
 mod transition;
 
 #[cfg(test)]
@@ -52,5 +53,6 @@ pub use check::Rejection;
 pub use engine::{Engine, Options, THREAD_STACK_BYTES};
 pub(crate) use metadata::SECTION as METADATA_SECTION;
 pub use module::{Method, MethodKind, Module};
-pub use outcome::HostFault;
+pub use outcome::{Cut, HostFault};
+pub use stream::Sink;
 pub use transition::Transition;

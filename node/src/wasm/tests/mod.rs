@@ -9,4 +9,5 @@ mod hostile;
 mod imports;
 mod limits;
 mod loading;
+mod stream;
 mod transition;
