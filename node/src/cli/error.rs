@@ -65,6 +65,9 @@ pub enum Error {
     /// The benchmark's arguments do not fit together.
     #[error(transparent)]
     Bench(#[from] super::bench::Error),
+    /// A module's file, and what is done with it.
+    #[error(transparent)]
+    Module(#[from] super::module::Error),
     /// Standard output.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
@@ -89,6 +92,7 @@ impl Error {
             Self::Client(client::Error::OutcomeUnknown { .. }) => Exit::OutcomeUnknown,
             Self::Client(client::Error::Rejected(_)) => Exit::Rejected,
             Self::Bench(error) => error.exit(),
+            Self::Module(error) => error.exit(),
             _ => Exit::Usage,
         }
     }

@@ -16,6 +16,7 @@ mod check;
 mod completions;
 mod error;
 mod kv;
+mod module;
 mod status;
 mod value;
 
@@ -34,11 +35,11 @@ const ABOUT: &str = "A replicated, durable, linearizable gRPC service whose logi
 const EXIT_CODES: &str = "\
 Exit codes:
   0  ok
-  1  no: the key is absent, a condition did not hold, or `check` found a difference
+  1  no: the key is absent, a condition did not hold, or a check found something wrong
   2  wrong usage or configuration
   3  unavailable: no node served the call in time, and it was surely not run
   4  outcome unknown: the command was sent, and may or may not have been run
-  5  rejected by the module: it ran, and answered with an error
+  5  rejected: by the module, which ran and answered with an error, or of a module that was pushed and refused
 
 Endpoints, if none are given: those of the local cluster (.balsa/endpoints, written by `balsa up`, looked for from here \
 upward), else 127.0.0.1:6000.";
@@ -79,6 +80,8 @@ enum Command {
     Serve(serve::Args),
     /// Run a local cluster in this terminal
     Up(up::Args),
+    /// Inspect, check, push and follow modules
+    Module(module::Args),
     /// Check or show a configuration file
     Config(config::Args),
     /// Show the nodes of the cluster
@@ -117,6 +120,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, console: &mut Console)
         Command::Serve(args) => serve::run(args),
         Command::Up(args) => up::run(args),
         Command::Config(args) => config::run(args, format),
+        Command::Module(args) => finish(module::run(&args, format, console), format, console).into(),
         Command::Completions(args) => finish(completions::run(&args, console), format, console).into(),
         command => finish(run_client(command, &args.global, console), format, console).into(),
     }
@@ -154,7 +158,7 @@ async fn run_in(command: Command, session: &mut Session<'_>) -> Result<Exit, Err
         Command::Call(args) => call::run(&args, session).await,
         Command::Check(args) => check::run(&args, session).await,
         Command::Bench(args) => bench::run(&args, session).await,
-        Command::Serve(_) | Command::Up(_) | Command::Config(_) | Command::Completions(_) => {
+        Command::Serve(_) | Command::Up(_) | Command::Config(_) | Command::Completions(_) | Command::Module(_) => {
             unreachable!("these are not clients")
         }
     }

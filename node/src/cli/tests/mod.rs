@@ -1,5 +1,6 @@
 //! Commands as a shell runs them, from arguments to exit code, against fake nodes.
 
+mod module;
 mod store;
 
 use std::io::{self, Cursor, Write};

@@ -1,0 +1,48 @@
+//! A module's file: `.wasm`, or the same compressed.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::Error;
+use crate::limits::MODULE_BYTES_MAX;
+
+/// A module's bytes, and where they came from.
+pub(super) struct ModuleFile {
+    /// Where.
+    pub(super) path: PathBuf,
+    /// Bytes on disk.
+    pub(super) file_bytes: usize,
+    /// Uncompressed.
+    pub(super) wasm: Vec<u8>,
+}
+
+impl ModuleFile {
+    /// Reads `path`, taken from `directory` if it is not absolute.
+    pub(super) fn read(path: &Path, directory: &Path) -> Result<Self, Error> {
+        let raw = read_bounded(&directory.join(path)).map_err(|error| match error {
+            ReadError::Io(error) => Error::Read { path: path.into(), error },
+            ReadError::TooLarge(bytes) => Error::TooLarge { path: path.into(), bytes, max: MODULE_BYTES_MAX as u64 },
+        })?;
+        let file_bytes = raw.len();
+        Ok(Self { path: path.into(), file_bytes, wasm: raw })
+    }
+
+    /// Whether it is smaller on disk.
+    pub(super) fn is_compressed(&self) -> bool {
+        self.file_bytes != self.wasm.len()
+    }
+}
+
+enum ReadError {
+    Io(std::io::Error),
+    TooLarge(u64),
+}
+
+fn read_bounded(path: &Path) -> Result<Vec<u8>, ReadError> {
+    let file = File::open(path).map_err(ReadError::Io)?;
+    let size = file.metadata().map_err(ReadError::Io)?.len();
+    let mut bytes = Vec::new();
+    let read = file.take(MODULE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(ReadError::Io)?;
+    if read > MODULE_BYTES_MAX { Err(ReadError::TooLarge(size.max(read as u64))) } else { Ok(bytes) }
+}
