@@ -71,7 +71,8 @@ fn warnings(file: &ModuleFile) -> Vec<String> {
         .collect();
     if file.file_bytes > CONFIG_MAP_BYTES_MAX {
         let hint = if file.is_compressed() { "" } else { "; `zstd -19` makes a .wasm.zst, which is taken as well" };
-        warnings.push(format!("the file has {} bytes, and a ConfigMap holds no more than 1 MiB{hint}", file.file_bytes));
+        warnings
+            .push(format!("the file has {} bytes, and a ConfigMap holds no more than 1 MiB{hint}", file.file_bytes));
     }
     warnings
 }
@@ -89,7 +90,8 @@ fn print(verdict: &Verdict, file: &ModuleFile, console: &mut Console) -> Result<
             let (count, size) = (module.methods().len(), file.wasm.len());
             let methods = if count == 1 { "1 method".into() } else { format!("{count} methods") };
             let (name, version, hash) = (module.name(), module.version(), module.hash().short());
-            console.line(format!("{name} {version} {hash}: {methods}, {size} bytes; it starts, and a node takes it"))?;
+            console
+                .line(format!("{name} {version} {hash}: {methods}, {size} bytes; it starts, and a node takes it"))?;
         }
         Err(why) => console.line(console.paint_bad(&format!("{} is refused: {why}", file.path.display())))?,
     }
@@ -117,7 +119,8 @@ mod tests {
 
     #[test]
     fn only_get_and_list_as_words_sound_like_queries() {
-        for (name, sounds) in [("Get", true), ("GetTotal", true), ("List2", true), ("Getaway", false), ("Target", false)]
+        for (name, sounds) in
+            [("Get", true), ("GetTotal", true), ("List2", true), ("Getaway", false), ("Target", false)]
         {
             assert_eq!(sounds_like_a_query(name), sounds, "{name}");
         }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::Exit;
+use super::new::NameError;
 use crate::wasm::{HostFault, Rejection};
 
 /// See the module's documentation.
@@ -34,6 +35,20 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         why: Rejection,
+    },
+    /// What a new module is to be called.
+    #[error(transparent)]
+    Name(NameError),
+    /// Something is in the place of a new project.
+    #[error("{} exists already, and nothing in it is overwritten; choose another name, or another place with --dir", .0.display())]
+    Exists(PathBuf),
+    /// A file or directory cannot be written.
+    #[error("cannot write {}: {error}", .path.display())]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
     },
     /// The wasm engine of this machine.
     #[error("this machine cannot run modules: {0}")]

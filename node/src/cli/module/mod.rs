@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `inspect` | `inspect FILE` | what a file says about itself |
 //! | `check` | `check FILE` | whether a node would take it |
+//! | `new` | `new NAME` | a project to begin with |
 //!
 //! The check is the node's own code, on the node's own engine: what passes here passes there.
 
@@ -11,6 +12,7 @@ mod check;
 mod error;
 mod file;
 mod inspect;
+mod new;
 
 use clap::Subcommand;
 
@@ -28,6 +30,8 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Write a project for a new module, ready to build and to test
+    New(new::New),
     /// Print what a module says about itself: name, version, methods, imports
     Inspect(inspect::Inspect),
     /// Check a module as a node does before it takes it; exit code 1 if it would be refused
@@ -37,6 +41,7 @@ enum Command {
 /// Carries out what needs no cluster.
 pub(super) fn run(args: &Args, format: Format, console: &mut Console) -> Result<Exit, super::Error> {
     match &args.command {
+        Command::New(args) => new::run(args, format, console),
         Command::Inspect(args) => inspect::run(args, format, console),
         Command::Check(args) => check::run(args, format, console),
     }
