@@ -120,7 +120,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, console: &mut Console)
         Command::Serve(args) => serve::run(args),
         Command::Up(args) => up::run(args),
         Command::Config(args) => config::run(args, format),
-        Command::Module(args) => finish(module::run(&args, format, console), format, console).into(),
+        Command::Module(args) if args.is_local() => {
+            finish(module::run_local(&args, format, console), format, console).into()
+        }
         Command::Completions(args) => finish(completions::run(&args, console), format, console).into(),
         command => finish(run_client(command, &args.global, console), format, console).into(),
     }
@@ -158,7 +160,8 @@ async fn run_in(command: Command, session: &mut Session<'_>) -> Result<Exit, Err
         Command::Call(args) => call::run(&args, session).await,
         Command::Check(args) => check::run(&args, session).await,
         Command::Bench(args) => bench::run(&args, session).await,
-        Command::Serve(_) | Command::Up(_) | Command::Config(_) | Command::Completions(_) | Command::Module(_) => {
+        Command::Module(args) => module::run(&args, session).await,
+        Command::Serve(_) | Command::Up(_) | Command::Config(_) | Command::Completions(_) => {
             unreachable!("these are not clients")
         }
     }
@@ -169,6 +172,8 @@ struct Session<'a> {
     client: Client,
     endpoints: Endpoints,
     timeout: Duration,
+    /// What `--timeout` said.
+    given_timeout: Option<Duration>,
     format: Format,
     console: &'a mut Console,
 }
@@ -179,7 +184,13 @@ impl<'a> Session<'a> {
         let timeout = global.timeout.unwrap_or(TIMEOUT);
         let first_contact = global.timeout.unwrap_or(FIRST_CONTACT);
         let options = Options { first_contact, ..Options::new(endpoints.list.clone(), timeout) };
-        Ok(Self { client: Client::new(options), endpoints, timeout, format: global.output, console })
+        let given_timeout = global.timeout;
+        Ok(Self { client: Client::new(options), endpoints, timeout, given_timeout, format: global.output, console })
+    }
+
+    /// A client for what takes longer than most: it has `usual` where `--timeout` says nothing.
+    fn client_within(&self, usual: Duration) -> Client {
+        self.client.within(self.given_timeout.unwrap_or(usual))
     }
 }
 

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use super::Exit;
 use super::new::NameError;
+use crate::cli;
+use crate::client::{self, Code};
 use crate::wasm::{HostFault, Rejection};
 
 /// See the module's documentation.
@@ -50,6 +52,20 @@ pub enum Error {
         /// Why.
         error: io::Error,
     },
+    /// A push that ended before its time was up, or with it.
+    #[error("not decided in time ({last}); the cluster was {stage:?}, and may still finish: see `balsa module list`")]
+    Undecided {
+        /// What the cluster was doing.
+        stage: String,
+        /// The last failure.
+        last: String,
+    },
+    /// The node said no to an operator.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// Nobody has heard of this module.
+    #[error("no module called {0} serves, is wanted, or ever was; `balsa module list` shows them")]
+    Unknown(String),
     /// The wasm engine of this machine.
     #[error("this machine cannot run modules: {0}")]
     Engine(#[from] HostFault),
@@ -59,8 +75,21 @@ impl Error {
     /// What kind of failure it is.
     pub(in crate::cli) fn exit(&self) -> Exit {
         match self {
-            Self::NotAModule { .. } => Exit::No,
+            Self::NotAModule { .. } | Self::Unknown(_) => Exit::No,
+            Self::Undecided { .. } => Exit::Unavailable,
+            Self::Refused(_) => Exit::Rejected,
             _ => Exit::Usage,
         }
+    }
+}
+
+/// What an operator's call says when it fails: no module was asked, so none has said no.
+pub(super) fn of_operator(error: client::Error) -> cli::Error {
+    match error {
+        client::Error::Rejected(rejection) => Error::Refused(rejection.message).into(),
+        client::Error::Refused(refusal) if refusal.reason.is_none() && refusal.code != Code::Unimplemented => {
+            Error::Refused(refusal.message).into()
+        }
+        other => other.into(),
     }
 }

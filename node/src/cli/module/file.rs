@@ -20,10 +20,7 @@ pub(super) struct ModuleFile {
 impl ModuleFile {
     /// Reads `path`, taken from `directory` if it is not absolute.
     pub(super) fn read(path: &Path, directory: &Path) -> Result<Self, Error> {
-        let raw = read_bounded(&directory.join(path)).map_err(|error| match error {
-            ReadError::Io(error) => Error::Read { path: path.into(), error },
-            ReadError::TooLarge(bytes) => Error::TooLarge { path: path.into(), bytes, max: MODULE_BYTES_MAX as u64 },
-        })?;
+        let raw = read(path, directory)?;
         let file_bytes = raw.len();
         Ok(Self { path: path.into(), file_bytes, wasm: raw })
     }
@@ -32,6 +29,14 @@ impl ModuleFile {
     pub(super) fn is_compressed(&self) -> bool {
         self.file_bytes != self.wasm.len()
     }
+}
+
+/// The bytes of a file as they are, if they can be a module's.
+pub(super) fn read(path: &Path, directory: &Path) -> Result<Vec<u8>, Error> {
+    read_bounded(&directory.join(path)).map_err(|error| match error {
+        ReadError::Io(error) => Error::Read { path: path.into(), error },
+        ReadError::TooLarge(bytes) => Error::TooLarge { path: path.into(), bytes, max: MODULE_BYTES_MAX as u64 },
+    })
 }
 
 enum ReadError {

@@ -5,21 +5,39 @@
 //! | `inspect` | `inspect FILE` | what a file says about itself |
 //! | `check` | `check FILE` | whether a node would take it |
 //! | `new` | `new NAME` | a project to begin with |
+//! | `push` | `push FILE` | makes a module active, without files |
+//! | `list`, `history` | `list`, `history` | what is wanted, what is active, what became of it |
+//! | `retry` | `retry` | once more what was refused or waits |
+//! | `drop` | `drop NAME` | deletes a module and its state |
+//!
+//! `activation` has the words for a row of the history, which several of them show.
 //!
 //! The check is the node's own code, on the node's own engine: what passes here passes there.
 
+mod activation;
 mod check;
+mod drop;
 mod error;
 mod file;
+mod history;
 mod inspect;
+mod list;
 mod new;
+mod push;
+mod retry;
+
+use std::time::Duration;
 
 use clap::Subcommand;
 
 pub(super) use error::Error;
+pub(super) use list::change_json;
 
-use super::{Console, Exit, Format};
+use super::{Console, Exit, Format, Session};
 use crate::wasm::{Engine, Options, THREAD_STACK_BYTES};
+
+/// How long what reads or writes a whole state may take, unless `--timeout` says otherwise.
+const SLOW: Duration = Duration::from_secs(600);
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -36,11 +54,44 @@ enum Command {
     Inspect(inspect::Inspect),
     /// Check a module as a node does before it takes it; exit code 1 if it would be refused
     Check(check::Check),
+    /// Make a module active; exit code 5 if it is refused, 3 if that is not decided in time
+    Push(push::Push),
+    /// Show what the files want, what is active, and what is under way
+    #[command(visible_alias = "status")]
+    List,
+    /// Show what became of each module that was ever wanted
+    History(history::History),
+    /// Try again what was refused, or waits for a node
+    Retry(retry::Retry),
+    /// Delete a module and all of its state
+    Drop(drop::Drop),
+}
+
+impl Args {
+    /// Whether it needs no cluster.
+    pub(super) fn is_local(&self) -> bool {
+        matches!(self.command, Command::New(_) | Command::Inspect(_) | Command::Check(_))
+    }
+}
+
+/// Carries out what asks a cluster.
+pub(super) async fn run(args: &Args, session: &mut Session<'_>) -> Result<Exit, super::Error> {
+    match &args.command {
+        Command::Push(args) => push::run(args, session).await,
+        Command::List => list::run(session).await,
+        Command::History(args) => history::run(args, session).await,
+        Command::Retry(args) => retry::run(args, session).await,
+        Command::Drop(args) => drop::run(args, session).await,
+        Command::New(_) | Command::Inspect(_) | Command::Check(_) => run_local(args, session.format, session.console),
+    }
 }
 
 /// Carries out what needs no cluster.
-pub(super) fn run(args: &Args, format: Format, console: &mut Console) -> Result<Exit, super::Error> {
+pub(super) fn run_local(args: &Args, format: Format, console: &mut Console) -> Result<Exit, super::Error> {
     match &args.command {
+        Command::Push(_) | Command::List | Command::History(_) | Command::Retry(_) | Command::Drop(_) => {
+            unreachable!("these ask a cluster")
+        }
         Command::New(args) => new::run(args, format, console),
         Command::Inspect(args) => inspect::run(args, format, console),
         Command::Check(args) => check::run(args, format, console),

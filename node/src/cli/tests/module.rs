@@ -1,6 +1,14 @@
 //! `balsa module`, as a shell runs it.
 
+use prost::Message;
+
 use super::*;
+use crate::client::fake::{stream, stream_without_end};
+use crate::proto::admin::module_push_request::Part;
+use crate::proto::admin::module_push_response::Event;
+use crate::proto::admin::{Change, ModulePushRequest, ModulePushResponse, ModuleRetryRequest, ModuleWish, Wish};
+use crate::proto::command::activation::Outcome;
+use crate::proto::command::{Activated, Activation, Refused, Source};
 use crate::wasm::embedded::KVSTORE;
 
 /// A shell with a file beside it.
@@ -132,4 +140,208 @@ fn a_name_that_cannot_be_one_is_refused_before_anything_is_written() {
     let ran = new_project("My-Module", directory.path()).exits(Exit::Usage);
     assert!(ran.err.ends_with(", such as my-module\n"), "{}", ran.err);
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+// --- Operators ---
+
+fn row(name: &str, version: &str, index: u64, outcome: Outcome) -> Activation {
+    Activation {
+        name: name.into(),
+        version: version.into(),
+        index,
+        time_ms: 1_700_000_000_000 + index * 1000,
+        hash: vec![index as u8; 32].into(),
+        source: Source::Push.into(),
+        proposed_by: "ann@laptop".into(),
+        outcome: Some(outcome),
+    }
+}
+
+fn activated() -> Activation {
+    let outcome =
+        Activated { from_version: "0.1.0".into(), from_hash: vec![1; 32].into(), fuel: 1234, writes: 5, bytes: 60 };
+    row("kvstore", "0.2.0", 0xab, Outcome::Activated(outcome))
+}
+
+fn refused() -> Activation {
+    let reason = "method kvstore.v1.KvStore/Put was removed\nfield 2 of kvstore.v1.KeyValue changed its type";
+    row("kvstore", "0.3.0", 0xbc, Outcome::Refused(Refused { reason: reason.into(), ..Default::default() }))
+}
+
+fn events(stages: &[&str], done: Option<Activation>) -> Vec<ModulePushResponse> {
+    let stages = stages.iter().map(|stage| Event::Stage((*stage).into()));
+    let event = |event| ModulePushResponse { event: Some(event) };
+    stages.chain(done.map(Event::Done)).map(event).collect()
+}
+
+fn pushing(end: impl Fn() -> crate::client::fake::Answer + Send + 'static) -> FakeCluster {
+    let cluster = FakeCluster::of(1);
+    cluster.change(|cluster| cluster.pushed = Some(Box::new(end)));
+    cluster
+}
+
+fn push(cluster: &FakeCluster, content: &[u8], arguments: &[&str]) -> Ran {
+    Shell::on(cluster, &[&["module", "push", "m.wasm"], arguments].concat()).file("m.wasm", content).run()
+}
+
+#[test]
+fn a_push_sends_the_file_and_says_what_was_done_and_what_came_of_it() {
+    let cluster = pushing(|| stream(events(&["checking", "uploading"], Some(activated()))));
+    let content = vec![7; 2_500_000];
+    let ran = push(&cluster, &content, &["--without", "balsa-2", "--allow-breaking"]).exits(Exit::Ok);
+    assert_eq!(ran.err, "checking\nuploading\n");
+    insta::assert_snapshot!(ran.text(), @"kvstore 0.2.0 abababababab: activated in place of 0.1.0 010101010101; migrate wrote 5 rows (60 bytes) with 1234 fuel, at index 171");
+
+    let asked = cluster.asked().into_iter().find(|asked| asked.path.ends_with("/ModulePush")).unwrap();
+    let part = |message| ModulePushRequest::decode(message).unwrap().part.unwrap();
+    let Part::Header(header) = part(asked.message) else { panic!("the header comes first") };
+    assert!(header.allow_breaking && header.without == ["balsa-2"] && header.pushed_by.contains('@'), "{header:?}");
+    let data = asked.more.into_iter().map(|message| match part(message) {
+        Part::Data(data) => data,
+        Part::Header(_) => panic!("there is one header"),
+    });
+    let data: Vec<_> = data.collect();
+    assert!(data.iter().all(|piece| piece.len() <= 1024 * 1024));
+    assert_eq!(data.concat(), content);
+}
+
+#[test]
+fn a_push_that_is_refused_is_exit_code_5_with_the_reasons() {
+    let cluster = pushing(|| stream(events(&["checking"], Some(refused()))));
+    let ran = push(&cluster, b"x", &[]).exits(Exit::Rejected);
+    insta::assert_snapshot!(ran.text(), @"
+    kvstore 0.3.0 bcbcbcbcbcbc: refused, at index 188
+      method kvstore.v1.KvStore/Put was removed
+      field 2 of kvstore.v1.KeyValue changed its type
+    ");
+    let ran = push(&cluster, b"x", &["-o", "json"]).exits(Exit::Rejected);
+    assert_eq!((&ran.json()["outcome"], &ran.json()["source"]), (&"refused".into(), &"push".into()));
+
+    let cluster = pushing(|| Err(Status::invalid_argument("it is no module")));
+    let ran = push(&cluster, b"x", &[]).exits(Exit::Rejected);
+    assert_eq!(ran.err, "error: refused: it is no module\n");
+}
+
+#[test]
+fn a_push_that_is_not_decided_in_time_is_exit_code_3_and_says_what_it_waited_for() {
+    let cluster = pushing(|| stream_without_end(events(&["waiting for balsa-2"], None)));
+    let ran = push(&cluster, b"x", &["--timeout", "300ms"]).exits(Exit::Unavailable);
+    assert!(ran.err.contains("not decided in time"), "{}", ran.err);
+    assert!(ran.err.contains("\"waiting for balsa-2\", and may still finish: see `balsa module list`"), "{}", ran.err);
+}
+
+#[test]
+fn the_history_is_a_line_for_each_change_with_the_reasons_below() {
+    let cluster = FakeCluster::of(1);
+    let first = Activation {
+        source: Source::Genesis.into(),
+        proposed_by: String::new(),
+        ..row("kvstore", "0.1.0", 1, Outcome::Activated(Activated::default()))
+    };
+    cluster.change(|cluster| {
+        cluster.history = vec![first, activated(), refused(), row("old", "1.0.0", 200, Outcome::Dropped(true))]
+    });
+    let ran = Shell::on(&cluster, &["module", "history"]).run().exits(Exit::Ok);
+    insta::assert_snapshot!(ran.text(), @"
+      1  2023-11-14T22:13:21Z  kvstore 0.1.0 010101010101  activated  (genesis)
+    171  2023-11-14T22:16:11Z  kvstore 0.2.0 abababababab  activated in place of 0.1.0 010101010101; migrate wrote 5 rows (60 bytes) with 1234 fuel  (push: ann@laptop)
+    188  2023-11-14T22:16:28Z  kvstore 0.3.0 bcbcbcbcbcbc  refused  (push: ann@laptop)
+         method kvstore.v1.KvStore/Put was removed
+         field 2 of kvstore.v1.KeyValue changed its type
+    200  2023-11-14T22:16:40Z  old 1.0.0 c8c8c8c8c8c8      dropped; its state is deleted  (push: ann@laptop)
+    ");
+    let ran = Shell::on(&cluster, &["module", "history", "old", "-o", "json"]).run().exits(Exit::Ok);
+    assert_eq!((&ran.json()["name"], &ran.json()["outcome"]), (&"old".into(), &"dropped".into()));
+    let ran = Shell::on(&cluster, &["module", "history", "never"]).run().exits(Exit::No);
+    assert_eq!(ran.err, "no module called never was ever wanted\n");
+}
+
+fn wish(modules: &[(&str, &[u8])]) -> Wish {
+    let wish = |(name, hash): &(&str, &[u8])| ModuleWish {
+        name: (*name).into(),
+        hash: hash.to_vec().into(),
+        ..Default::default()
+    };
+    Wish { hash: vec![5; 32].into(), modules: modules.iter().map(wish).collect(), ..Default::default() }
+}
+
+#[test]
+fn a_list_puts_what_is_wanted_beside_what_is_active_and_what_is_under_way() {
+    let cluster = FakeCluster::of(3);
+    cluster.change(|cluster| {
+        let same = wish(&[("counter", &[9; 32]), ("kvstore", &[0xab; 32])]);
+        cluster.wishes = vec![same.clone(), same, wish(&[("kvstore", &[0xbc; 32])])];
+        cluster.history = vec![
+            refused(),
+            row("old", "1.0.0", 200, Outcome::Stopped(true)),
+            row("gone", "1.0.0", 201, Outcome::Dropped(true)),
+        ];
+        cluster.changes = vec![Change {
+            name: "counter".into(),
+            hash: vec![9; 32].into(),
+            wanted_by: "files".into(),
+            stage: "waiting for balsa-2".into(),
+            since_ms: 1,
+        }];
+    });
+    let ran = Shell::on(&cluster, &["module", "list"]).run().exits(Exit::Ok);
+    insta::assert_snapshot!(ran.text(), @"
+    counter: does not serve; files want 090909090909 on balsa-0, balsa-1
+      under way: 090909090909, wanted by files: waiting for balsa-2
+    kvstore: 0.1.0 abababababab serves since index 0; files want the same on balsa-0, balsa-1; bcbcbcbcbcbc on balsa-2
+      refused at index 188: kvstore 0.3.0 bcbcbcbcbcbc
+        method kvstore.v1.KvStore/Put was removed
+        field 2 of kvstore.v1.KeyValue changed its type
+    old: does not serve; its state is kept; files want none of it
+    ");
+    let ran = Shell::on(&cluster, &["module", "status", "-o", "json"]).run().exits(Exit::Ok);
+    let first: serde_json::Value = serde_json::from_str(ran.text().lines().next().unwrap()).unwrap();
+    assert_eq!((&first["name"], &first["change"]["stage"]), (&"counter".into(), &"waiting for balsa-2".into()));
+
+    let ran = Shell::on(&cluster, &["status"]).run().exits(Exit::Ok);
+    assert!(
+        ran.text().contains("\n\nmodule counter 090909090909, wanted by files: waiting for balsa-2\n"),
+        "{}",
+        ran.text()
+    );
+
+    let ran = Shell::on(&cluster, &["module", "retry", "--without", "balsa-2"]).run().exits(Exit::Ok);
+    assert!(ran.text().starts_with("tried again: counter;"), "{}", ran.text());
+    let asked = cluster.asked().into_iter().rfind(|asked| asked.path.ends_with("/ModuleRetry")).unwrap();
+    assert_eq!(ModuleRetryRequest::decode(asked.message).unwrap().without, ["balsa-2"]);
+    Shell::on(&cluster, &["module", "retry", "kvstore"]).run().exits(Exit::No);
+}
+
+#[test]
+fn nothing_is_dropped_without_a_yes() {
+    let cluster = FakeCluster::of(1);
+    cluster.change(|cluster| cluster.history = vec![row("old", "1.0.0", 200, Outcome::Stopped(true))]);
+    let ran = Shell::on(&cluster, &["module", "drop", "old"]).run().exits(Exit::No);
+    insta::assert_snapshot!(ran.text(), @"
+    old: does not serve; its state is kept
+    all of its state would be deleted on every node; nothing was done
+    to do it: balsa module drop old --yes (after `balsa backup FILE`)
+    ");
+    assert!(cluster.asked().iter().all(|asked| !asked.path.ends_with("/ModuleDrop")));
+    let ran = Shell::on(&cluster, &["module", "drop", "old", "--yes"]).run().exits(Exit::Ok);
+    assert_eq!(ran.text(), "old is dropped: 7 rows are deleted\n");
+    let ran = Shell::on(&cluster, &["module", "drop", "kvstore", "--yes"]).run().exits(Exit::Rejected);
+    assert_eq!(ran.err, "error: refused: kvstore serves\n");
+    let ran = Shell::on(&cluster, &["module", "drop", "never"]).run().exits(Exit::No);
+    assert!(ran.err.starts_with("error: no module called never"), "{}", ran.err);
+}
+
+#[test]
+fn status_says_what_is_wrong_with_a_nodes_files() {
+    let cluster = FakeCluster::of(1);
+    cluster.change(|cluster| {
+        cluster.problems = vec!["balsa.toml: line 3: unknown key".into()];
+        cluster.restart_for = vec!["node.client_addr".into(), "cluster.replicas".into()];
+    });
+    let ran = Shell::on(&cluster, &["status"]).run().exits(Exit::Ok);
+    let expected = "\n\nwarning: balsa-0: balsa.toml: line 3: unknown key\n\
+                    warning: balsa-0 obeys a change of node.client_addr, cluster.replicas after a restart only\n";
+    assert!(ran.text().ends_with(expected), "{}", ran.text());
+    let ran = Shell::on(&cluster, &["status", "-o", "json"]).run().exits(Exit::Ok);
+    assert_eq!(ran.json()["nodes"][0]["restart_for"][1], "cluster.replicas");
 }
