@@ -269,8 +269,17 @@ fn of_refusal(refusal: Refusal) -> Verdict<'static> {
         Refusal::KeyReused => Reason::KeyReused,
         Refusal::KeysFull => Reason::KeysFull,
         Refusal::ReplyTooLarge => Reason::ReplyTooLarge,
-        // These answer an activation, never a call.
-        Refusal::GenerationMismatch | Refusal::InvalidModule => return Verdict::Protocol(Code::Internal),
+        // These answer a change of modules, never a call.
+        Refusal::GenerationMismatch
+        | Refusal::InvalidModule
+        | Refusal::UploadOutOfPlace
+        | Refusal::UploadsFull
+        | Refusal::NotUploaded
+        | Refusal::ServiceTaken
+        | Refusal::MigrationFailed
+        | Refusal::ModuleServes
+        | Refusal::UnknownModule
+        | Refusal::ModuleDropping => return Verdict::Protocol(Code::Internal),
     })
 }
 

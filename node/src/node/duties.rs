@@ -165,7 +165,7 @@ impl Node {
         let (engine, bytes) = (self.inner.engine.clone(), wasm.clone());
         let loaded = self.inner.queries.run(None, move || Ok(Module::load(&engine, &bytes)));
         let module = loaded.await.map_err(|error| error.to_string())?.map_err(|rejection| rejection.to_string())?;
-        match &self.inner.config.module {
+        match self.inner.config.modules.first() {
             Some(configured) if configured.name != module.name() => Err(format!(
                 "{} holds a module called {:?}, and [[module]] calls it {:?}; the names must be the same",
                 configured.path.display(),
@@ -188,7 +188,7 @@ impl Node {
 
     /// The bytes of the module that this node's files ask for.
     pub(super) fn file_module(&self) -> Result<Vec<u8>, String> {
-        match &self.inner.config.module {
+        match self.inner.config.modules.first() {
             None => Ok(embedded::KVSTORE.to_vec()),
             Some(module) => {
                 std::fs::read(&module.path).map_err(|error| format!("cannot read {}: {error}", module.path.display()))
@@ -409,7 +409,7 @@ impl Node {
 
     /// What this node's module file holds, if it has one that can be read.
     pub(super) fn file_hash(&self) -> Option<crate::ids::ModuleHash> {
-        self.inner.config.module.as_ref()?;
+        self.inner.config.modules.first()?;
         self.file_module().ok().map(|wasm| crate::ids::ModuleHash::of(&wasm))
     }
 }

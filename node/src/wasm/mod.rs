@@ -33,6 +33,7 @@
 
 mod call;
 mod check;
+pub mod compat;
 pub mod embedded;
 mod engine;
 mod host;
@@ -42,6 +43,7 @@ mod module;
 mod outcome;
 mod services;
 mod stack;
+mod transition;
 
 #[cfg(test)]
 mod tests;
@@ -52,3 +54,4 @@ pub use engine::{Engine, Options, THREAD_STACK_BYTES};
 pub use inspection::{Described, Inspection};
 pub use module::{Method, MethodKind, Module};
 pub use outcome::HostFault;
+pub use transition::Transition;

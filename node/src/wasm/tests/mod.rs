@@ -9,3 +9,4 @@ mod hostile;
 mod imports;
 mod limits;
 mod loading;
+mod transition;
