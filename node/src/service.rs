@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures::stream::BoxStream;
 
 use crate::command::Outcome;
 use crate::proto::admin;
-use crate::wasm::{Method, Module};
+use crate::wasm::{HostFault, Method, Module};
 
 /// A client's command.
 #[derive(Debug, Clone)]
@@ -126,6 +127,9 @@ impl Catalog {
     }
 }
 
+/// A snapshot's stream (`state_machine/snapshot.rs`), in pieces of about 1 MiB. It ends early after a fault.
+pub type BackupStream = BoxStream<'static, Result<Bytes, HostFault>>;
+
 /// The node, as its front end sees it.
 pub trait Backend: Clone + Send + Sync + 'static {
     /// Runs a command through the log, forwarding it to the leader where this node is not.
@@ -141,6 +145,8 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// Hashes this node's whole state, at `min_index` or later.
     fn deep_check(&self, min_index: u64)
     -> impl Future<Output = Result<admin::DeepCheckResponse, ServiceError>> + Send;
+    /// The whole state at one index, with all that was answered before.
+    fn backup(&self) -> impl Future<Output = Result<BackupStream, ServiceError>> + Send;
     /// Whether clients should be sent here.
     fn ready(&self) -> bool;
     /// `balsa-0`

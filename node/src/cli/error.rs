@@ -68,6 +68,9 @@ pub enum Error {
     /// A module's file, and what is done with it.
     #[error(transparent)]
     Module(#[from] super::module::Error),
+    /// A backup's file.
+    #[error(transparent)]
+    Backup(#[from] super::backup::Error),
     /// Standard output.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),

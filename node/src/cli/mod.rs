@@ -10,6 +10,7 @@ pub mod output;
 pub mod serve;
 pub mod up;
 
+mod backup;
 mod bench;
 mod call;
 mod check;
@@ -98,6 +99,8 @@ enum Command {
     Call(call::Call),
     /// Write values, read them back through every node, and compare the nodes' state
     Check(check::Check),
+    /// Write the whole state of the cluster to a file
+    Backup(backup::Args),
     /// Measure throughput and latency
     Bench(bench::Bench),
     /// Print a script that completes this program's arguments in a shell
@@ -159,6 +162,7 @@ async fn run_in(command: Command, session: &mut Session<'_>) -> Result<Exit, Err
         Command::List(args) => kv::list(&args, session).await,
         Command::Call(args) => call::run(&args, session).await,
         Command::Check(args) => check::run(&args, session).await,
+        Command::Backup(args) => backup::run(&args, session).await,
         Command::Bench(args) => bench::run(&args, session).await,
         Command::Module(args) => module::run(&args, session).await,
         Command::Serve(_) | Command::Up(_) | Command::Config(_) | Command::Completions(_) => {

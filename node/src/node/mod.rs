@@ -4,6 +4,7 @@
 //! anybody asking (genesis, ticks, exchange of digests, snapshots), [`status`] is what operators see.
 
 mod admission;
+mod backup;
 mod duties;
 mod propose;
 mod queries;
@@ -36,7 +37,7 @@ use crate::raft::peers::Peers;
 use crate::raft::read_index::ReadGate;
 use crate::raft::types::{Member, TypeConfig};
 use crate::raft::{Host, Raft, apply::Applier};
-use crate::service::{Backend, Catalog, Execute, Executed, Query, ServiceError};
+use crate::service::{Backend, BackupStream, Catalog, Execute, Executed, Query, ServiceError};
 use crate::state_machine::{Reader, Receiver};
 use crate::wasm::Engine;
 
@@ -75,6 +76,8 @@ struct Inner {
     /// Why the cluster's first module cannot be logged.
     refused: Mutex<Option<String>>,
     engine: Engine,
+    /// One at a time.
+    backups: Arc<tokio::sync::Semaphore>,
     recovered: AtomicBool,
     draining: AtomicBool,
     fatal: Fatal,
@@ -192,6 +195,10 @@ impl Backend for Node {
 
     async fn deep_check(&self, min_index: u64) -> Result<admin::DeepCheckResponse, ServiceError> {
         self.hash_state(min_index).await
+    }
+
+    async fn backup(&self) -> Result<BackupStream, ServiceError> {
+        self.stream_state().await
     }
 
     fn ready(&self) -> bool {

@@ -20,10 +20,7 @@ impl Node {
     /// Runs `query` on this node.
     pub(super) async fn run_query(&self, query: Query) -> Result<Executed, ServiceError> {
         let deadline = query.deadline.unwrap_or_else(|| Instant::now() + PATIENCE);
-        match query.consistency {
-            Consistency::Linearizable => self.wait_readable(deadline).await?,
-            Consistency::Stale { min_index } => self.wait_published(min_index, deadline).await?,
-        }
+        self.wait_consistent(query.consistency, deadline).await?;
         let reader = self.inner.reader.clone();
         let run = move || match reader.query(&query.method, query.request, Some(deadline)) {
             Ok(executed) => Ok(Ok(executed)),
@@ -33,6 +30,14 @@ impl Node {
             Err(QueryError::Fault(fault)) => Err(fault),
         };
         self.inner.queries.run(Some(deadline), run).await?
+    }
+
+    /// Returns once this node's state is as fresh as it must be.
+    pub(super) async fn wait_consistent(&self, how: Consistency, deadline: Instant) -> Result<(), ServiceError> {
+        match how {
+            Consistency::Linearizable => self.wait_readable(deadline).await,
+            Consistency::Stale { min_index } => self.wait_published(min_index, deadline).await,
+        }
     }
 
     /// Returns once everything that was answered before this call can be read here. While a leader is being elected it tries

@@ -186,6 +186,7 @@ async fn build(config: Config, fatal: &Fatal) -> Result<Node, Error> {
         undecided: Mutex::default(),
         refused: Mutex::default(),
         engine,
+        backups: Arc::new(tokio::sync::Semaphore::new(1)),
         recovered: AtomicBool::new(false),
         draining: AtomicBool::new(false),
         fatal: fatal.clone(),

@@ -50,7 +50,9 @@ pub use machine::{Options, StateMachine};
 pub use modules::{ActiveModule, Registry};
 pub use progress::Progress;
 pub use query::{QueryError, Reader, View};
-pub use snapshot::{CHUNK_BYTES_MAX, Received, Receiver, Snapshot, SnapshotError, SnapshotReader, SnapshotWriter};
+pub use snapshot::{
+    CHUNK_BYTES_MAX, Contents, Received, Receiver, Snapshot, SnapshotDecoder, SnapshotError, SnapshotReader, SnapshotWriter,
+};
 
 use crate::raft::types::LogId;
 use crate::storage;

@@ -7,6 +7,7 @@ use super::Exit;
 use super::new::NameError;
 use crate::cli;
 use crate::client::{self, Code};
+use crate::files::binary;
 use crate::wasm::{HostFault, Rejection};
 
 /// See the module's documentation.
@@ -29,6 +30,14 @@ pub enum Error {
         bytes: u64,
         /// What there may be.
         max: u64,
+    },
+    /// A compressed file.
+    #[error("{} {why}", .path.display())]
+    Compressed {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: binary::Error,
     },
     /// A file is not a module.
     #[error("{} is not a module that can be read: {why}", .path.display())]
@@ -75,7 +84,7 @@ impl Error {
     /// What kind of failure it is.
     pub(in crate::cli) fn exit(&self) -> Exit {
         match self {
-            Self::NotAModule { .. } | Self::Unknown(_) => Exit::No,
+            Self::NotAModule { .. } | Self::Compressed { .. } | Self::Unknown(_) => Exit::No,
             Self::Undecided { .. } => Exit::Unavailable,
             Self::Refused(_) => Exit::Rejected,
             _ => Exit::Usage,

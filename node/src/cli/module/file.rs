@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::Error;
+use crate::files::binary;
 use crate::limits::MODULE_BYTES_MAX;
 
 /// A module's bytes, and where they came from.
@@ -22,7 +23,8 @@ impl ModuleFile {
     pub(super) fn read(path: &Path, directory: &Path) -> Result<Self, Error> {
         let raw = read(path, directory)?;
         let file_bytes = raw.len();
-        Ok(Self { path: path.into(), file_bytes, wasm: raw })
+        let wasm = binary::expand(raw).map_err(|why| Error::Compressed { path: path.into(), why })?;
+        Ok(Self { path: path.into(), file_bytes, wasm })
     }
 
     /// Whether it is smaller on disk.
