@@ -52,6 +52,7 @@ pub use call::{Call, Context, Finished, LogLine, ScanRange, State, Visit};
 pub use check::Rejection;
 pub use engine::{Engine, Options, THREAD_STACK_BYTES};
 pub use inspection::{Described, Inspection};
+pub(crate) use metadata::SECTION as METADATA_SECTION;
 pub use module::{Method, MethodKind, Module};
 pub use outcome::HostFault;
 pub use transition::Transition;

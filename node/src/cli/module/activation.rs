@@ -5,11 +5,10 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use crate::cli::status::short;
-use crate::client::{Code, code_name};
-use crate::command::{Refusal, TrapClass};
 use crate::ids::hex;
 use crate::proto::command::activation::Outcome;
-use crate::proto::command::{Activated, Activation, Refused, Source};
+use crate::proto::command::{Activated, Activation, Source};
+use crate::service::why_refused;
 
 /// `counter 0.2.0 8f1d5a0c2b3e`, as far as known.
 pub(super) fn title(activation: &Activation) -> String {
@@ -44,32 +43,8 @@ fn describe_activated(activated: &Activated) -> String {
 /// Why it was refused, a line each; empty if it was not.
 pub(super) fn reasons(activation: &Activation) -> Vec<String> {
     let Some(Outcome::Refused(refused)) = &activation.outcome else { return Vec::new() };
-    let text = why(refused);
+    let text = why_refused(refused);
     text.lines().map(str::trim_end).filter(|line| !line.is_empty()).map(str::to_owned).collect()
-}
-
-fn why(refused: &Refused) -> String {
-    let mut parts = Vec::new();
-    if !refused.reason.is_empty() {
-        parts.push(refused.reason.clone());
-    }
-    if let Some(status) = &refused.status {
-        let code = i32::try_from(status.code).map_or(Code::Unknown, Code::from_i32);
-        parts.push(format!("its init or migrate answered {}: {}", code_name(code), status.message));
-    }
-    if refused.trap != 0 {
-        let class = TrapClass::from_number(refused.trap).map(|class| class.to_string());
-        parts.push(format!("its init or migrate was stopped: {}", class.unwrap_or_else(|| unknown(refused.trap))));
-    }
-    if parts.is_empty() {
-        let refusal = Refusal::from_number(refused.refusal).map(|refusal| refusal.to_string());
-        parts.push(refusal.unwrap_or_else(|| unknown(refused.refusal)));
-    }
-    parts.join("\n")
-}
-
-fn unknown(number: u32) -> String {
-    format!("reason {number}, which this balsa does not know")
 }
 
 /// Whether it is a no.
@@ -120,7 +95,7 @@ pub(super) fn to_json(activation: &Activation) -> Value {
             "bytes": activated.bytes,
         }),
         Some(Outcome::Refused(refused)) => {
-            json!({ "outcome": "refused", "reason": why(refused), "fuel": refused.fuel })
+            json!({ "outcome": "refused", "reason": why_refused(refused), "fuel": refused.fuel })
         }
         Some(Outcome::Stopped(_)) => json!({ "outcome": "stopped" }),
         Some(Outcome::Dropped(_)) => json!({ "outcome": "dropped" }),

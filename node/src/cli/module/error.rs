@@ -96,7 +96,7 @@ impl Error {
 pub(super) fn of_operator(error: client::Error) -> cli::Error {
     match error {
         client::Error::Rejected(rejection) => Error::Refused(rejection.message).into(),
-        client::Error::Refused(refusal) if refusal.reason.is_none() && refusal.code != Code::Unimplemented => {
+        client::Error::Refused(refusal) if refusal.code != Code::Unimplemented => {
             Error::Refused(refusal.message).into()
         }
         other => other.into(),
