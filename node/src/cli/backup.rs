@@ -13,9 +13,8 @@ use serde_json::json;
 
 use super::{Exit, Format, Session};
 use crate::ids::hex;
-pub(super) use file::{Backup, stream_error};
-pub use file::Error;
-use file::{BackupHeader, Draft, Written};
+pub(super) use file::{Backup, BackupHeader, Error, stream_error};
+use file::{Draft, Written};
 
 /// Between two lines of progress.
 const PROGRESS_BYTES: u64 = 64 * 1024 * 1024;
@@ -33,7 +32,8 @@ pub(super) async fn run(args: &Args, session: &mut Session<'_>) -> Result<Exit, 
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let made = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let made_ms = u64::try_from(made.as_millis()).unwrap_or(u64::MAX);
-    let mut draft = Draft::begin(&session.console.directory.join(&args.file), &BackupHeader { cluster_id, made_ms, version })?;
+    let mut draft =
+        Draft::begin(&session.console.directory.join(&args.file), &BackupHeader { cluster_id, made_ms, version })?;
     receive(&mut draft, session).await?;
     report(&draft.finish()?, args, session)
 }

@@ -17,6 +17,7 @@
 //! compiles here. Only then can it be [installed](super::StateMachine::install). A snapshot holds no identity: neither node id
 //! nor vote nor fence.
 
+mod code;
 mod decoder;
 
 use std::fmt;
@@ -34,6 +35,7 @@ use crate::raft::types::{LogId, StoredMembership};
 use crate::storage::{self, Incoming};
 use crate::wasm::{Engine, HostFault};
 
+pub use code::CodeFinder;
 pub use decoder::{Contents, SnapshotDecoder};
 
 /// The version of this format.

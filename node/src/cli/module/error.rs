@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::Exit;
 use super::new::NameError;
-use crate::cli;
+use crate::cli::{self, backup};
 use crate::client::{self, Code};
 use crate::files::binary;
 use crate::wasm::{HostFault, Rejection};
@@ -75,6 +75,21 @@ pub enum Error {
     /// Nobody has heard of this module.
     #[error("no module called {0} serves, is wanted, or ever was; `balsa module list` shows them")]
     Unknown(String),
+    /// The file of a backup.
+    #[error(transparent)]
+    BackupFile(#[from] backup::Error),
+    /// What is in a backup.
+    #[error("the backup cannot be used: {0}")]
+    Backup(String),
+    /// What is to be compared with.
+    #[error("the older version is not a module that can be compared with: {why}")]
+    Old {
+        /// Why.
+        why: Rejection,
+    },
+    /// There is nothing to compare with.
+    #[error("the cluster has no module called {0}, so there is nothing to compare with")]
+    NothingThere(String),
     /// The wasm engine of this machine.
     #[error("this machine cannot run modules: {0}")]
     Engine(#[from] HostFault),
@@ -84,7 +99,7 @@ impl Error {
     /// What kind of failure it is.
     pub(in crate::cli) fn exit(&self) -> Exit {
         match self {
-            Self::NotAModule { .. } | Self::Compressed { .. } | Self::Unknown(_) => Exit::No,
+            Self::NotAModule { .. } | Self::Compressed { .. } | Self::Unknown(_) | Self::NothingThere(_) => Exit::No,
             Self::Undecided { .. } => Exit::Unavailable,
             Self::Refused(_) => Exit::Rejected,
             _ => Exit::Usage,

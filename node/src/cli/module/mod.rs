@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `inspect` | `inspect FILE` | what a file says about itself |
 //! | `check` | `check FILE` | whether a node would take it |
+//! | `try_on`, `rehearsal` | `try FILE --on BACKUP` | what would happen to a real state |
 //! | `new` | `new NAME` | a project to begin with |
 //! | `push` | `push FILE` | makes a module active, without files |
 //! | `list`, `history` | `list`, `history` | what is wanted, what is active, what became of it |
@@ -24,7 +25,9 @@ mod inspect;
 mod list;
 mod new;
 mod push;
+mod rehearsal;
 mod retry;
+mod try_on;
 
 use std::time::Duration;
 
@@ -54,6 +57,8 @@ enum Command {
     Inspect(inspect::Inspect),
     /// Check a module as a node does before it takes it; exit code 1 if it would be refused
     Check(check::Check),
+    /// Rehearse a swap on a backup: what clients and the state would notice; exit code 1 if it would be refused
+    Try(try_on::Try),
     /// Make a module active; exit code 5 if it is refused, 3 if that is not decided in time
     Push(push::Push),
     /// Show what the files want, what is active, and what is under way
@@ -70,7 +75,11 @@ enum Command {
 impl Args {
     /// Whether it needs no cluster.
     pub(super) fn is_local(&self) -> bool {
-        matches!(self.command, Command::New(_) | Command::Inspect(_) | Command::Check(_))
+        match &self.command {
+            Command::New(_) | Command::Inspect(_) | Command::Try(_) => true,
+            Command::Check(args) => !args.against_cluster,
+            _ => false,
+        }
     }
 }
 
@@ -82,7 +91,10 @@ pub(super) async fn run(args: &Args, session: &mut Session<'_>) -> Result<Exit, 
         Command::History(args) => history::run(args, session).await,
         Command::Retry(args) => retry::run(args, session).await,
         Command::Drop(args) => drop::run(args, session).await,
-        Command::New(_) | Command::Inspect(_) | Command::Check(_) => run_local(args, session.format, session.console),
+        Command::Check(args) if args.against_cluster => check::run_against_cluster(args, session).await,
+        Command::New(_) | Command::Inspect(_) | Command::Check(_) | Command::Try(_) => {
+            run_local(args, session.format, session.console)
+        }
     }
 }
 
@@ -95,6 +107,7 @@ pub(super) fn run_local(args: &Args, format: Format, console: &mut Console) -> R
         Command::New(args) => new::run(args, format, console),
         Command::Inspect(args) => inspect::run(args, format, console),
         Command::Check(args) => check::run(args, format, console),
+        Command::Try(args) => try_on::run(args, format, console),
     }
 }
 

@@ -9,9 +9,9 @@ use prost::Message;
 use tokio::runtime::Runtime;
 use tonic::Status;
 
-use crate::client::fake::{Answer, Asked, FakeNode, reply};
+use crate::client::fake::{Answer, Asked, FakeNode, reply, stream};
 use crate::proto::admin::{
-    Change, DeepCheckRequest, DeepCheckResponse, IndexDigest, ModuleDropRequest, ModuleDropResponse,
+    BackupChunk, Change, DeepCheckRequest, DeepCheckResponse, IndexDigest, ModuleDropRequest, ModuleDropResponse,
     ModuleHistoryRequest, ModuleHistoryResponse, ModuleRetryRequest, ModuleRetryResponse, ModuleStatus, NodeStatus,
     StatusResponse, Wish,
 };
@@ -41,6 +41,8 @@ pub(super) struct Cluster {
     /// What each node's files ask for.
     pub(super) wishes: Vec<Wish>,
     pub(super) history: Vec<Activation>,
+    /// The stream of a backup.
+    pub(super) snapshot: Vec<Bytes>,
     /// What a push is answered with.
     pub(super) pushed: Option<Box<dyn Fn() -> Answer + Send>>,
 }
@@ -129,6 +131,7 @@ impl Cluster {
                 _ => self.reply(&ModuleDropResponse { rows: 7 }),
             },
             "ModulePush" => self.pushed.as_ref().expect("a test that pushes says how it ends")(),
+            "Backup" => stream(self.snapshot.iter().map(|data| BackupChunk { data: data.clone() })),
             "DeepCheck" => self.reply(&self.deep_check(node, &DeepCheckRequest::decode(message).unwrap())),
             other => Err(Status::unimplemented(other)),
         }

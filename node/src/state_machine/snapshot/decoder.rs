@@ -12,7 +12,7 @@ use crate::state_machine::digest::{StateHash, StateHasher};
 use crate::storage::Overlay;
 
 /// Gets the rows of one frame, in order of their keys.
-pub type TakeRows<'a> = &'a mut dyn FnMut(&Overlay) -> Result<(), SnapshotError>;
+type TakeRows<'a> = &'a mut dyn FnMut(&Overlay) -> Result<(), SnapshotError>;
 
 /// Takes a stream apart.
 pub struct SnapshotDecoder {
