@@ -48,7 +48,7 @@ fn undecodable(error: &prost::DecodeError) -> Status {
 ///
 /// ```
 /// use balsa_sdk::prost::{self, Message};
-/// use balsa_sdk::{Bytes, Context, Map, Status, Upgrade, Versioned, View};
+/// use balsa_sdk::{Bytes, Map, Status, Upgrade, Value, Versioned};
 ///
 /// /// What version 0 of the module stored.
 /// #[derive(Clone, PartialEq, Message)]
@@ -69,7 +69,7 @@ fn undecodable(error: &prost::DecodeError) -> Status {
 ///     fn upgrade(version: u32, stored: Bytes) -> Result<Self, Status> {
 ///         match version {
 ///             0 => {
-///                 let old = OldLease::decode(stored).map_err(|error| Status::data_loss(error.to_string()))?;
+///                 let old = OldLease::from_stored(stored)?;
 ///                 Ok(Self { expires_ms: old.expires_s * 1000 })
 ///             }
 ///             _ => Err(Status::data_loss(format!("there never was a version {version}"))),
@@ -129,7 +129,15 @@ impl<T: Upgrade> Value for Versioned<T> {
     }
 }
 
-/// The version in front of a stored value; 0 if there is none.
+/// The version of a stored value, if it is a valid one.
+pub(crate) fn version(stored: &[u8]) -> Option<u32> {
+    match stored.strip_prefix(&VERSION_TAG) {
+        Some(mut rest) => u32::try_from(decode_varint(&mut rest).ok()?).ok(),
+        None => Some(0),
+    }
+}
+
+/// Takes the version from the front of a stored value; 0 if there is none.
 fn take_version(stored: &mut Bytes) -> Result<u32, Status> {
     if !stored.starts_with(&VERSION_TAG) {
         return Ok(0);

@@ -67,7 +67,7 @@ fn warnings(status: &StatusResponse) -> Vec<String> {
             warnings.push(format!("{name}: {problem}"));
         }
         if !node.restart_for.is_empty() {
-            warnings.push(format!("{name} obeys a change of {} after a restart only", node.restart_for.join(", ")));
+            warnings.push(format!("{name} obeys after a restart only: {}", node.restart_for.join("; ")));
         }
     }
     warnings

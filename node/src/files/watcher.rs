@@ -9,12 +9,14 @@
 //!          │ yes
 //!     anything else than was taken? ── no ──▶ nothing
 //!          │ yes
-//!   read what changed ── other files are named now ──▶ look at these too, and wait again
+//!   read what changed ── not what was seen, or other files are named now ──▶ restless, since now
 //!          │
-//!     look again ── differs ──▶ restless, since now
-//!          │ same
 //!        taken: Wanted
 //! ```
+//!
+//! A look is not one moment, and neither is reading. But what two looks a quiet period apart have in common was there all the time
+//! between them, all of it together; and a file is read only while it has the signature that was seen. So what is taken is what was
+//! there at one moment, whatever happens meanwhile.
 //!
 //! A file is read again only when its signature changed. What cannot be taken is a problem in words, and everything it would have
 //! replaced stays: a module whose file is broken or gone is wished for as before, and while `balsa.toml` itself is broken,
@@ -201,13 +203,13 @@ impl<D: Disk> Watcher<D> {
         self.seen.iter().all(|(path, stat)| taken(path, stat))
     }
 
-    /// Reads what is not read yet, all from one look.
+    /// Reads what is not read yet.
     fn take(&mut self) -> Result<(), Moved> {
         self.take_toml()?;
         if self.toml_problem.is_none() {
             self.take_modules()?;
         }
-        if self.look() == self.seen { Ok(()) } else { Err(Moved) }
+        Ok(())
     }
 
     fn take_toml(&mut self) -> Result<(), Moved> {

@@ -336,12 +336,12 @@ fn status_says_what_is_wrong_with_a_nodes_files() {
     let cluster = FakeCluster::of(1);
     cluster.change(|cluster| {
         cluster.problems = vec!["balsa.toml: line 3: unknown key".into()];
-        cluster.restart_for = vec!["node.client_addr".into(), "cluster.replicas".into()];
+        cluster.restart_for = vec!["node.queries: 2 -> 4".into(), "cluster.replicas: 3 -> 5".into()];
     });
     let ran = Shell::on(&cluster, &["status"]).run().exits(Exit::Ok);
     let expected = "\n\nwarning: balsa-0: balsa.toml: line 3: unknown key\n\
-                    warning: balsa-0 obeys a change of node.client_addr, cluster.replicas after a restart only\n";
+                    warning: balsa-0 obeys after a restart only: node.queries: 2 -> 4; cluster.replicas: 3 -> 5\n";
     assert!(ran.text().ends_with(expected), "{}", ran.text());
     let ran = Shell::on(&cluster, &["status", "-o", "json"]).run().exits(Exit::Ok);
-    assert_eq!(ran.json()["nodes"][0]["restart_for"][1], "cluster.replicas");
+    assert_eq!(ran.json()["nodes"][0]["restart_for"][1], "cluster.replicas: 3 -> 5");
 }
