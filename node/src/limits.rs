@@ -29,8 +29,20 @@ pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
 pub const METHOD_BYTES_MAX: usize = 512;
 /// A reply that is stored for a retry whatever the table holds; above it the byte cap decides.
 pub const SMALL_REPLY_BYTES: usize = 4 * 1024;
-/// A module's uncompressed wasm, as long as it travels in one log entry.
-pub const MODULE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A module's uncompressed wasm.
+pub const MODULE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Part of a module in one log entry: small enough that the commands behind it do not wait for long.
+pub const MODULE_PART_BYTES_MAX: usize = 512 * 1024;
+/// Bytes of modules that were uploaded and not activated yet; the next upload waits for them to expire.
+pub const UPLOADS_BYTES_MAX: u64 = 2 * MODULE_BYTES_MAX as u64;
+/// How long an upload may stand still before it is forgotten, milliseconds of log time.
+pub const UPLOAD_EXPIRES_MS: u64 = 600_000;
+/// Rows of the history that are kept for each module.
+pub const HISTORY_ROWS_MAX: usize = 64;
+/// Rows that one `Drop` deletes: some milliseconds.
+pub const DROP_ROWS_MAX: usize = 10_000;
+/// Why a module was refused, in words.
+pub const REASON_BYTES_MAX: usize = 4 * 1024;
 
 /// Linear memory that is set aside (as address space) for one call: what `limits.memory_bytes` can be raised to.
 pub const MEMORY_BYTES_MAX: u64 = 256 * 1024 * 1024;
@@ -60,6 +72,12 @@ pub struct Replicated {
     pub idempotency_keys: u64,
     /// Bytes of idempotency rows kept at most.
     pub idempotency_bytes: u64,
+    /// Fuel of one `balsa_init` or `balsa_migrate`: it stalls all commands while it runs.
+    pub migrate_fuel: u64,
+    /// Rows that it may write. They are held in memory until it ends, on the smallest node too.
+    pub migrate_writes: u64,
+    /// Bytes of keys and values that it may write.
+    pub migrate_bytes: u64,
 }
 
 impl Default for Replicated {
@@ -71,6 +89,9 @@ impl Default for Replicated {
             idempotency_window_ms: 120_000,
             idempotency_keys: 1_000_000,
             idempotency_bytes: 512 * 1024 * 1024,
+            migrate_fuel: 2_000_000_000,
+            migrate_writes: 100_000,
+            migrate_bytes: 64 * 1024 * 1024,
         }
     }
 }
@@ -84,12 +105,18 @@ impl From<Replicated> for command::Limits {
             idempotency_window_ms: limits.idempotency_window_ms,
             idempotency_keys: limits.idempotency_keys,
             idempotency_bytes: limits.idempotency_bytes,
+            migrate_fuel: limits.migrate_fuel,
+            migrate_writes: limits.migrate_writes,
+            migrate_bytes: limits.migrate_bytes,
         }
     }
 }
 
 impl From<command::Limits> for Replicated {
     fn from(limits: command::Limits) -> Self {
+        // Entries of before there were migrations do not have these.
+        let or = |value: u64, default: u64| if value == 0 { default } else { value };
+        let defaults = Self::default();
         Self {
             command_fuel: limits.command_fuel,
             query_fuel: limits.query_fuel,
@@ -97,6 +124,9 @@ impl From<command::Limits> for Replicated {
             idempotency_window_ms: limits.idempotency_window_ms,
             idempotency_keys: limits.idempotency_keys,
             idempotency_bytes: limits.idempotency_bytes,
+            migrate_fuel: or(limits.migrate_fuel, defaults.migrate_fuel),
+            migrate_writes: or(limits.migrate_writes, defaults.migrate_writes),
+            migrate_bytes: or(limits.migrate_bytes, defaults.migrate_bytes),
         }
     }
 }

@@ -42,23 +42,32 @@
 mod arena;
 mod context;
 mod imports;
+mod item;
+mod key;
 pub mod limits;
 mod log;
+mod map;
+mod name;
 mod random;
 mod scan;
 mod service;
 mod status;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
+mod value;
 
 pub use context::{Context, View};
+pub use item::Item;
+pub use key::{AsKey, Key, Prefix, Start};
 pub use log::Level;
+pub use map::{Entries, EntryPage, Keys, Map};
 pub use prost;
 pub use prost::bytes::{self, Bytes};
 pub use random::Random;
 pub use scan::{Items, Page, Pages, Range};
 pub use service::{Kind, Method, Service};
 pub use status::{Any, Code, Status};
+pub use value::{Upgrade, VERSION_FIELD, Value, Versioned};
 
 /// What generated code and macros use; not for people.
 #[doc(hidden)]

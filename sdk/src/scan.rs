@@ -175,6 +175,11 @@ impl Page {
         self.bytes.slice_ref(part)
     }
 
+    /// All of it behind the header: what [`iter`](Self::iter) goes through.
+    pub(crate) fn rows(&self) -> Bytes {
+        self.bytes.slice(HEADER_BYTES..)
+    }
+
     /// The key of its last item.
     pub fn last_key(&self) -> Option<&[u8]> {
         self.iter().last().map(|(key, _)| key)

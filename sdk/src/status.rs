@@ -158,6 +158,12 @@ impl Status {
         &self.details
     }
 
+    /// The same, with the place of what is wrong in front of the message.
+    pub(crate) fn at(mut self, place: &str) -> Self {
+        self.message = format!("{place}: {}", self.message).into();
+        self
+    }
+
     /// The encoded `google.rpc.Status`, made to fit what the host takes: details go first, then the end of the message. A
     /// longer one would be a trap, which tells the client less.
     pub fn encode(self) -> Vec<u8> {

@@ -60,6 +60,17 @@ impl Host {
         self.run(false, |context| method(context, request).inspect(check_size))
     }
 
+    /// Runs a command that is not a method, at the next index: `host.change(|ctx| TOTAL.set(ctx, &7))`.
+    pub fn change<T>(&mut self, change: impl FnOnce(&mut Context) -> Result<T, Status>) -> Result<T, Status> {
+        self.index += 1;
+        self.run(true, change)
+    }
+
+    /// Runs a query that is not a method: `host.read(|ctx| TOTAL.get(ctx))`.
+    pub fn read<T>(&mut self, read: impl FnOnce(&View) -> Result<T, Status>) -> Result<T, Status> {
+        self.run(false, |context| read(context))
+    }
+
     /// Runs a method of a server by its path, on encoded messages: the way that a real call takes.
     ///
     /// # Panics

@@ -246,6 +246,7 @@ impl Config {
             idempotency_window_ms,
             idempotency_keys,
             idempotency_bytes,
+            ..
         } = self.limits;
         for limit in
             [command_fuel, query_fuel, memory_bytes, idempotency_window_ms, idempotency_keys, idempotency_bytes]
@@ -363,6 +364,7 @@ fn build(settings: &Settings, sites: &[Site], here: &Site, data_dir: &Template, 
             idempotency_window_ms: number("limits.idempotency_window_ms"),
             idempotency_keys: number("limits.idempotency_keys"),
             idempotency_bytes: number("limits.idempotency_bytes"),
+            ..Replicated::default()
         },
         raft: Raft {
             heartbeat_interval: millis("raft.heartbeat_interval_ms"),

@@ -498,6 +498,7 @@ mod tests {
             idempotency_window_ms: default_of("limits.idempotency_window_ms"),
             idempotency_keys: default_of("limits.idempotency_keys"),
             idempotency_bytes: default_of("limits.idempotency_bytes"),
+            ..Replicated::default()
         };
         assert_eq!(file, Replicated::default());
     }

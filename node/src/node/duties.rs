@@ -143,6 +143,8 @@ impl Node {
             expected_generation: 0,
             wasm: wasm.into(),
             proposed_by: self.inner.identity.member().name.clone(),
+            source: pb::Source::Genesis.into(),
+            ..pb::Activate::default()
         };
         if let Some(index) = self.propose_quietly(pb::command::Kind::Activate(activate), "the first module").await {
             // Answered before it is published; seen as missing, it would be proposed again.

@@ -62,6 +62,7 @@ impl Node {
             cluster_id: self.inner.peers.cluster().map(|id| id.to_string()).unwrap_or_default(),
             answered_by: self.inner.identity.member().name.clone(),
             warnings: refused.into_iter().chain(warnings(&nodes, self.inner.undecided.lock().as_deref())).collect(),
+            changes: Vec::new(),
             nodes,
         }
     }
@@ -91,6 +92,7 @@ impl Node {
             fenced: self.fenced().unwrap_or_default(),
             time_ms: progress.time_ms,
             recent: said(self.inner.reader.recent_digests(DIGESTS_SAID)),
+            ..admin::NodeStatus::default()
         }
     }
 
@@ -117,6 +119,7 @@ impl Node {
             hash: active.module.hash().0.to_vec().into(),
             generation: active.generation,
             file_hash: bytes::Bytes::clone(&file),
+            ..admin::ModuleStatus::default()
         };
         catalog.modules.iter().map(of).collect()
     }

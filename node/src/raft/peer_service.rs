@@ -51,6 +51,26 @@ const APPENDS_QUEUED: usize = 16;
 #[tonic::async_trait]
 impl<H: Host> Peer for PeerService<H> {
     type AppendStream = BoxStream<'static, Result<pb::AppendResponse, Status>>;
+    type ChangeStream = BoxStream<'static, Result<crate::proto::admin::ModulePushResponse, Status>>;
+
+    async fn propose(&self, _request: Request<pb::ProposeRequest>) -> Result<Response<pb::ExecuteResponse>, Status> {
+        Err(Status::unimplemented("comes with the next commits"))
+    }
+
+    async fn change(&self, _request: Request<pb::ChangeRequest>) -> Result<Response<Self::ChangeStream>, Status> {
+        Err(Status::unimplemented("comes with the next commits"))
+    }
+
+    async fn preflight(
+        &self,
+        _request: Request<pb::PreflightRequest>,
+    ) -> Result<Response<pb::PreflightResponse>, Status> {
+        Err(Status::unimplemented("comes with the next commits"))
+    }
+
+    async fn fetch(&self, _request: Request<pb::FetchRequest>) -> Result<Response<pb::FetchResponse>, Status> {
+        Err(Status::unimplemented("comes with the next commits"))
+    }
 
     async fn append(
         &self,

@@ -98,6 +98,9 @@ impl StateMachine {
             Kind::Activate(activate) => self.apply_activate(index, &activate),
             Kind::Tick(pb::Tick {}) => Ok(Applied::ok()),
             Kind::SetLimits(set) => Ok(self.apply_limits(set.limits.unwrap_or_default())),
+            Kind::Upload(_) | Kind::Refuse(_) | Kind::Deactivate(_) | Kind::Drop(_) | Kind::Retry(_) => {
+                Err(Fault::UnknownKind { index })
+            }
         }
     }
 

@@ -113,6 +113,7 @@ pub(super) fn encode_row(name: &str, module: &Module, generation: u64) -> Vec<u8
         generation,
         hash: module.hash().0.to_vec().into(),
         version: module.version().to_owned(),
+        ..pb::ActiveModule::default()
     };
     row.encode_to_vec()
 }

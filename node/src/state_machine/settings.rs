@@ -39,6 +39,9 @@ pub(super) fn clamp(limits: Replicated) -> Replicated {
         idempotency_window_ms: limits.idempotency_window_ms.clamp(1_000, DAY_MS),
         idempotency_keys: limits.idempotency_keys.min(100_000_000),
         idempotency_bytes: limits.idempotency_bytes.min(64 * 1024 * MIB),
+        migrate_fuel: limits.migrate_fuel.clamp(1_000_000, 60_000_000_000),
+        migrate_writes: limits.migrate_writes.clamp(1, 10_000_000),
+        migrate_bytes: limits.migrate_bytes.clamp(MIB, 1024 * MIB),
     }
 }
 

@@ -168,7 +168,8 @@ impl Cluster {
     fn status(&self, node: usize) -> StatusResponse {
         let nodes = (0..self.addresses.len()).map(|at| self.node_status(at)).collect();
         let answered_by = format!("balsa-{node}");
-        StatusResponse { cluster_id: "c0ffee".into(), answered_by, nodes, warnings: self.warnings.clone() }
+        let warnings = self.warnings.clone();
+        StatusResponse { cluster_id: "c0ffee".into(), answered_by, nodes, warnings, ..Default::default() }
     }
 
     fn node_status(&self, node: usize) -> NodeStatus {

@@ -78,6 +78,7 @@ pub(super) fn activate(name: &str, wasm: Vec<u8>, expected_generation: u64) -> K
         expected_generation,
         wasm: wasm.into(),
         proposed_by: "balsa-0".into(),
+        ..pb::Activate::default()
     })
 }
 
