@@ -11,35 +11,29 @@
 #include "balsa.h"
 #include "protobuf.h"
 
-enum { OK = 0, INVALID_ARGUMENT = 3, OUT_OF_RANGE = 11, UNIMPLEMENTED = 12 };
-
 // Positions in the method table: module.textproto has the same order.
 enum method { ADD, REMOVE, GET, LIST };
 
-enum {
-    NAME_MAX = 256,
-    LIST_MAX = 1000,
-    // Room for as many counters, with 8 bytes of value and 8 of framing.
-    LIST_BYTES = LIST_MAX * (NAME_MAX + 16) + 16,
-};
+// Bytes of a name, so that a list has room for its counters; counters of one list.
+enum { NAME_MAX = 256, LIST_MAX = 1000 };
 
 // --- Answers ---------------------------------------------------------------------------------------------------------------
 
-static int answer(const struct pb_writer *response) {
+static int32_t answer(const struct pb_writer *response) {
     balsa_output(response->at, response->length);
-    return OK;
+    return BALSA_OK;
 }
 
 // All responses but that of List: { int64 value = 1; }
-static int answer_value(int64_t value) {
-    uint8_t room[16];
+static int32_t answer_value(int64_t value) {
+    uint8_t room[PB_INT64_MAX];
     struct pb_writer response = PB_WRITER(room);
     pb_put_int64(&response, 1, value);
     return answer(&response);
 }
 
 // google.rpc.Status: { int32 code = 1; string message = 2; }. The host undoes what the call has written.
-static int refuse(int code, const char *message) {
+static int32_t refuse(int32_t code, const char *message) {
     uint8_t room[256];
     struct pb_writer status = PB_WRITER(room);
     pb_put_int64(&status, 1, code);
@@ -48,33 +42,86 @@ static int refuse(int code, const char *message) {
     return code;
 }
 
-static int refuse_undecodable(void) {
-    return refuse(INVALID_ARGUMENT, "the request does not decode: it is not a message as counter.proto defines it");
+static int32_t refuse_undecodable(void) {
+    return refuse(BALSA_INVALID_ARGUMENT, "the request does not decode: it is no message as counter.proto defines it");
 }
 
-static int check_length(struct bytes name) {
-    if (name.length <= NAME_MAX) return OK;
+static int32_t check_length(struct bytes name) {
+    if (name.length <= NAME_MAX) return BALSA_OK;
     char message[80];
     snprintf(message, sizeof message, "a name of %zu bytes: at most %d are allowed", name.length, NAME_MAX);
-    return refuse(INVALID_ARGUMENT, message);
+    return refuse(BALSA_INVALID_ARGUMENT, message);
 }
 
-static int check_name(struct bytes name) {
-    return name.length == 0 ? refuse(INVALID_ARGUMENT, "the name is empty") : check_length(name);
+static int32_t check_name(struct bytes name) {
+    return name.length == 0 ? refuse(BALSA_INVALID_ARGUMENT, "the name is empty") : check_length(name);
 }
 
 // --- State -----------------------------------------------------------------------------------------------------------------
 
-// The key is the name; the value is the number as it lies in memory, which for wasm is little-endian everywhere.
-static int64_t value_of(struct bytes name) {
+// What the Rust SDK calls a Map<String, i64> named "values", as ABI.md ("Typed keys") lays it out: a key is the map's name,
+// a byte 1, and the counter's name with an end; a value is a message { int64 value = 1; }.
+static const uint8_t MAP[] = {'v', 'a', 'l', 'u', 'e', 's', 1};
+
+enum { KEY_MAX = sizeof MAP + 2 * NAME_MAX + 1, ITEM_MAX = 4 + KEY_MAX + 4 + PB_INT64_MAX };
+
+struct key {
+    uint8_t at[KEY_MAX];
+    size_t length;
+};
+
+// The keys of all names that begin with `text` begin like this. The bytes 0 and 1 are escaped, so that 0 can be the end.
+static struct key key_prefix(struct bytes text) {
+    struct key key = {.length = sizeof MAP};
+    memcpy(key.at, MAP, sizeof MAP);
+    for (size_t i = 0; i < text.length; i++) {
+        bool escaped = text.at[i] <= 1;
+        if (escaped) key.at[key.length++] = 1;
+        key.at[key.length++] = text.at[i] + escaped;
+    }
+    return key;
+}
+
+static struct key key_of(struct bytes name) {
+    struct key key = key_prefix(name);
+    key.at[key.length++] = 0;
+    return key;
+}
+
+// The name in a key, which is overwritten with it.
+static struct bytes name_in(uint8_t *key, size_t key_length) {
+    uint8_t *name = key + sizeof MAP, *to = name;
+    for (uint8_t *from = name; from < key + key_length - 1; from++) {
+        *to++ = *from == 1 ? *++from - 1 : *from;
+    }
+    return (struct bytes){name, to - name};
+}
+
+static int64_t number_in(struct bytes stored) {
+    struct pb_reader reader = {.rest = stored};
     int64_t value = 0;
-    balsa_get(name.at, name.length, &value, sizeof value);
+    for (struct pb_field field; pb_next(&reader, &field);) {
+        if (field.number == 1) pb_int64(&reader, &field, &value);
+    }
     return value;
+}
+
+static int64_t read_value(const struct key *key) {
+    uint8_t stored[PB_INT64_MAX];
+    int64_t length = balsa_get(key->at, key->length, stored, sizeof stored);
+    return length < 0 ? 0 : number_in((struct bytes){stored, length});
+}
+
+static void write_value(const struct key *key, int64_t value) {
+    uint8_t room[PB_INT64_MAX];
+    struct pb_writer stored = PB_WRITER(room);
+    pb_put_int64(&stored, 1, value);
+    balsa_put(key->at, key->length, stored.at, stored.length);
 }
 
 // --- Commands --------------------------------------------------------------------------------------------------------------
 
-static int add(struct pb_reader request) {
+static int32_t add(struct pb_reader request) {
     struct bytes name = {0};
     int64_t amount = 0;
     for (struct pb_field field; pb_next(&request, &field);) {
@@ -82,54 +129,51 @@ static int add(struct pb_reader request) {
         if (field.number == 2) pb_int64(&request, &field, &amount);
     }
     if (request.bad) return refuse_undecodable();
-    int refused = check_name(name);
+    int32_t refused = check_name(name);
     if (refused) return refused;
 
-    int64_t value = value_of(name), sum;
+    struct key key = key_of(name);
+    int64_t value = read_value(&key), sum;
     if (__builtin_add_overflow(value, amount, &sum)) {
         char message[80];
         snprintf(message, sizeof message, "%" PRId64 " + %" PRId64 " does not fit 64 bits", value, amount);
-        return refuse(OUT_OF_RANGE, message);
+        return refuse(BALSA_OUT_OF_RANGE, message);
     }
-    balsa_put(name.at, name.length, &sum, sizeof sum);
+    write_value(&key, sum);
     return answer_value(sum);
 }
 
 // The request of Remove and of Get: { string name = 1; }
-static int read_name(struct pb_reader request, struct bytes *name) {
+static int32_t read_name(struct pb_reader request, struct bytes *name) {
     for (struct pb_field field; pb_next(&request, &field);) {
         if (field.number == 1) pb_string(&request, &field, name);
     }
     return request.bad ? refuse_undecodable() : check_name(*name);
 }
 
-static int remove_counter(struct pb_reader request) {
+static int32_t remove_counter(struct pb_reader request) {
     struct bytes name = {0};
-    int refused = read_name(request, &name);
+    int32_t refused = read_name(request, &name);
     if (refused) return refused;
-    int64_t value = value_of(name);
-    balsa_delete(name.at, name.length);
+    struct key key = key_of(name);
+    int64_t value = read_value(&key);
+    balsa_delete(key.at, key.length);
     return answer_value(value);
 }
 
 // --- Queries ---------------------------------------------------------------------------------------------------------------
 
-static int get(struct pb_reader request) {
+static int32_t get(struct pb_reader request) {
     struct bytes name = {0};
-    int refused = read_name(request, &name);
-    return refused ? refused : answer_value(value_of(name));
+    int32_t refused = read_name(request, &name);
+    if (refused) return refused;
+    struct key key = key_of(name);
+    return answer_value(read_value(&key));
 }
 
-struct list_request {
-    struct bytes prefix, after;
-    uint32_t limit;
-};
-
-// A range of keys. A bound is one byte longer than a name at most.
+// Keys with start <= key < end.
 struct range {
-    uint8_t start[NAME_MAX + 1], end[NAME_MAX];
-    size_t start_length, end_length;
-    bool has_end;
+    struct bytes start, end;
 };
 
 static int compare(struct bytes a, struct bytes b) {
@@ -137,87 +181,105 @@ static int compare(struct bytes a, struct bytes b) {
     return order ? order : (a.length > b.length) - (a.length < b.length);
 }
 
-// From the prefix, or from right behind `after` if that is later: the first key behind a name is the name and a zero byte.
-static void set_start(struct range *range, const struct list_request *request) {
-    bool behind = compare(request->after, request->prefix) >= 0;
-    struct bytes from = behind ? request->after : request->prefix;
-    memcpy(range->start, from.at, from.length);
-    range->start_length = from.length + behind;
+// Narrows a range to what is behind the last key of the page before. The token is that key without the map's part; the first
+// key behind it is the same with a zero byte more. False if it is not of this range.
+static bool go_on(struct range *range, struct bytes token) {
+    uint8_t *start = malloc(sizeof MAP + token.length + 1);
+    memcpy(start, MAP, sizeof MAP);
+    memcpy(start + sizeof MAP, token.at, token.length);
+    struct bytes last = {start, sizeof MAP + token.length};
+    if (last.length > BALSA_STORED_KEY_BYTES_MAX) return false;
+    if (compare(last, range->start) < 0 || compare(last, range->end) >= 0) return false;
+    start[last.length] = 0;
+    range->start = (struct bytes){start, last.length + 1};
+    return true;
 }
 
-// To the first key that no longer begins with the prefix: its last byte below 0xff counted up, and none behind it. Strings
-// have no byte 0xff, so that is its last byte.
-static void set_end(struct range *range, struct bytes prefix) {
-    range->has_end = prefix.length != 0;
-    range->end_length = prefix.length;
-    memcpy(range->end, prefix.at, prefix.length);
-    if (range->has_end) range->end[prefix.length - 1]++;
-}
+// A page of a scan, which names are taken out of in place.
+struct page {
+    uint8_t *at;
+};
 
-static uint32_t read_u32(const uint8_t *at) {
+static uint32_t take_u32(struct page *page) {
     uint32_t number;
-    memcpy(&number, at, sizeof number);
+    memcpy(&number, page->at, sizeof number);
+    page->at += sizeof number;
     return number;
 }
 
-// Entry: { string name = 1; int64 value = 2; }. Takes the item at `at` of a page and returns where the next one begins.
-static const uint8_t *put_entry(struct pb_writer *response, const uint8_t *at) {
-    struct bytes name = {at + 4, read_u32(at)};
-    int64_t value;
-    const uint8_t *stored = name.at + name.length + 4;
-    memcpy(&value, stored, sizeof value);
+static struct bytes take_bytes(struct page *page) {
+    struct bytes bytes = {.length = take_u32(page)};
+    bytes.at = page->at;
+    page->at += bytes.length;
+    return bytes;
+}
 
-    uint8_t room[NAME_MAX + 16];
+// Entry: { string name = 1; int64 value = 2; }
+static void put_entry(struct pb_writer *response, struct bytes name, int64_t value) {
+    uint8_t room[NAME_MAX + 2 * PB_INT64_MAX];
     struct pb_writer entry = PB_WRITER(room);
     pb_put_bytes(&entry, 1, name);
     pb_put_int64(&entry, 2, value);
     pb_put_message(response, 1, &entry);
-    return stored + sizeof value;
 }
 
-static int list_range(const struct range *range, uint32_t limit) {
-    static uint8_t page[LIST_BYTES], room[LIST_BYTES + LIST_MAX * 8];
-    balsa_scan(range->start, range->start_length, range->end, range->end_length, range->has_end ? 0 : BALSA_SCAN_NO_END,
-               limit, sizeof page, page, sizeof page);
+// The scan's page has a count, one byte that says whether there are more, and the items.
+static int32_t list_range(const struct range *range, uint32_t limit) {
+    static uint8_t scanned[5 + LIST_MAX * ITEM_MAX], room[LIST_MAX * ITEM_MAX], token[KEY_MAX];
+    balsa_scan(range->start.at, range->start.length, range->end.at, range->end.length, 0, limit, sizeof scanned, scanned,
+               sizeof scanned);
+    struct page page = {scanned};
+    uint32_t left = take_u32(&page);
+    bool more = *page.at++;
+
     struct pb_writer response = PB_WRITER(room);
-    const uint8_t *item = page + 5;
-    for (uint32_t left = read_u32(page); left > 0; left--) item = put_entry(&response, item);
-    pb_put_int64(&response, 2, page[4]);
+    while (left-- > 0) {
+        struct bytes key = take_bytes(&page);
+        struct bytes next = {token, key.length - sizeof MAP};
+        if (left == 0) memcpy(token, key.at + sizeof MAP, next.length);
+        struct bytes name = name_in((uint8_t *)key.at, key.length);
+        put_entry(&response, name, number_in(take_bytes(&page)));
+        if (left == 0 && more) pb_put_bytes(&response, 2, next);
+    }
     return answer(&response);
 }
 
-static int list(struct pb_reader reader) {
-    struct list_request request = {0};
-    for (struct pb_field field; pb_next(&reader, &field);) {
-        if (field.number == 1) pb_string(&reader, &field, &request.prefix);
-        if (field.number == 2) pb_string(&reader, &field, &request.after);
-        if (field.number == 3) pb_uint32(&reader, &field, &request.limit);
+static int32_t list(struct pb_reader request) {
+    struct bytes prefix = {0}, token = {0};
+    uint32_t limit = 0;
+    for (struct pb_field field; pb_next(&request, &field);) {
+        if (field.number == 1) pb_string(&request, &field, &prefix);
+        if (field.number == 2) pb_uint32(&request, &field, &limit);
+        if (field.number == 3) pb_bytes(&request, &field, &token);
     }
-    if (reader.bad) return refuse_undecodable();
-    int refused = check_length(request.prefix);
-    if (!refused) refused = check_length(request.after);
+    if (request.bad) return refuse_undecodable();
+    int32_t refused = check_length(prefix);
     if (refused) return refused;
 
-    struct range range = {0};
-    set_start(&range, &request);
-    set_end(&range, request.prefix);
-    return list_range(&range, request.limit - 1 < LIST_MAX ? request.limit : LIST_MAX);
+    // Behind all keys with this prefix is the prefix with its last byte counted up: in UTF-8 no byte is 255.
+    struct key start = key_prefix(prefix), end = start;
+    end.at[end.length - 1]++;
+    struct range range = {{start.at, start.length}, {end.at, end.length}};
+    if (token.length != 0 && !go_on(&range, token)) {
+        return refuse(BALSA_INVALID_ARGUMENT, "the page token is not of this range");
+    }
+    return list_range(&range, limit == 0 || limit > LIST_MAX ? LIST_MAX : limit);
 }
 
 // --- Exports ---------------------------------------------------------------------------------------------------------------
 
-BALSA_EXPORT(balsa_abi_1) void balsa_abi_1(void) {}
+void balsa_abi_1(void) {}
 
-BALSA_EXPORT(balsa_call) int32_t balsa_call(uint32_t method, uint32_t input_length) {
-    uint8_t *input = malloc(input_length);
-    balsa_input_read(input, 0, input_length);
-    struct pb_reader request = {.rest = {input, input_length}};
+int32_t balsa_call(uint32_t method, uint32_t input_len) {
+    uint8_t *input = malloc(input_len);
+    balsa_input_read(input, 0, input_len);
+    struct pb_reader request = {.rest = {input, input_len}};
     switch (method) {
     case ADD: return add(request);
     case REMOVE: return remove_counter(request);
     case GET: return get(request);
     case LIST: return list(request);
-    default: return refuse(UNIMPLEMENTED, "no such method");
+    default: return BALSA_UNIMPLEMENTED;
     }
 }
 

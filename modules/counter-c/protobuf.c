@@ -113,9 +113,14 @@ static bool is_utf8(struct bytes text) {
     return true;
 }
 
-void pb_string(struct pb_reader *reader, const struct pb_field *field, struct bytes *value) {
-    if (field->type != PB_LENGTH || !is_utf8(field->bytes)) fail(reader);
+void pb_bytes(struct pb_reader *reader, const struct pb_field *field, struct bytes *value) {
+    if (field->type != PB_LENGTH) fail(reader);
     else *value = field->bytes;
+}
+
+void pb_string(struct pb_reader *reader, const struct pb_field *field, struct bytes *value) {
+    pb_bytes(reader, field, value);
+    if (field->type == PB_LENGTH && !is_utf8(field->bytes)) fail(reader);
 }
 
 void pb_int64(struct pb_reader *reader, const struct pb_field *field, int64_t *value) {

@@ -2,7 +2,7 @@
 //
 // A message is decoded by a loop over `pb_next` with a `switch` on the field's number; fields that the switch does not know
 // are skipped, as protobuf demands, and of a field that comes twice the last one counts. Whatever is wrong with the bytes
-// sets `bad`, after which nothing more is read. Nothing is copied: strings point into the request.
+// sets `bad`, after which nothing more is read. Nothing is copied: text points into the request.
 //
 // What counts as bad is what the Rust SDK (prost) refuses, too: ../counter/conformance says so, case by case.
 
@@ -39,6 +39,7 @@ bool pb_next(struct pb_reader *reader, struct pb_field *field);
 
 // The value of a field, if it has the type that the .proto says; otherwise the message is bad.
 void pb_string(struct pb_reader *reader, const struct pb_field *field, struct bytes *value);
+void pb_bytes(struct pb_reader *reader, const struct pb_field *field, struct bytes *value);
 void pb_int64(struct pb_reader *reader, const struct pb_field *field, int64_t *value);
 void pb_uint32(struct pb_reader *reader, const struct pb_field *field, uint32_t *value);
 
@@ -49,6 +50,9 @@ struct pb_writer {
     uint8_t *at;
     size_t length, capacity;
 };
+
+// Bytes of a number with its key, if the field is one of the first 15.
+enum { PB_INT64_MAX = 11 };
 
 #define PB_WRITER(array) ((struct pb_writer){.at = (array), .capacity = sizeof(array)})
 

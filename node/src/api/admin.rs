@@ -7,9 +7,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::call::Core;
 use super::status::status;
+use crate::proto::admin as pb;
 use crate::proto::admin::admin_server::Admin;
 pub(super) use crate::proto::admin::admin_server::{AdminServer, SERVICE_NAME as NAME};
-use crate::proto::admin as pb;
 use crate::proto::admin::{DeepCheckRequest, DeepCheckResponse, StatusRequest, StatusResponse};
 use crate::service::Backend;
 
