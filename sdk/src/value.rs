@@ -48,7 +48,7 @@ fn undecodable(error: &prost::DecodeError) -> Status {
 ///
 /// ```
 /// use balsa_sdk::prost::{self, Message};
-/// use balsa_sdk::{Bytes, Context, Map, Status, Upgrade, Versioned, View};
+/// use balsa_sdk::{Bytes, Map, Status, Upgrade, Value, Versioned};
 ///
 /// /// What version 0 of the module stored.
 /// #[derive(Clone, PartialEq, Message)]
@@ -69,7 +69,7 @@ fn undecodable(error: &prost::DecodeError) -> Status {
 ///     fn upgrade(version: u32, stored: Bytes) -> Result<Self, Status> {
 ///         match version {
 ///             0 => {
-///                 let old = OldLease::decode(stored).map_err(|error| Status::data_loss(error.to_string()))?;
+///                 let old = OldLease::from_stored(stored)?;
 ///                 Ok(Self { expires_ms: old.expires_s * 1000 })
 ///             }
 ///             _ => Err(Status::data_loss(format!("there never was a version {version}"))),
