@@ -68,7 +68,10 @@ fn bounds(limits: Option<&Limits>) -> (i64, i64) {
 fn limit_exceeded(account: &Account, amount: i64) -> Status {
     let Account { name, unit, balance, limits, .. } = account;
     let (least, most) = bounds(limits.as_ref());
-    let message = format!("{name} has {balance} {unit}; {amount} more must leave it from {least} to {most}");
+    let message = match amount {
+        0 => format!("{name} has {balance} {unit}, which is beyond its limits, {least} to {most}"),
+        _ => format!("{name} has {balance} {unit}: {amount:+} would take it beyond its limits, {least} to {most}"),
+    };
     let detail = LimitExceeded { account: name.clone(), balance: *balance, amount, limits: *limits };
     Status::failed_precondition(message).with_detail(&detail)
 }
