@@ -37,7 +37,8 @@ extern "C" {
 BALSA_EXPORT(balsa_abi_1) void balsa_abi_1(void);
 
 /* Required. `method` is a position in the method table of the metadata section, from 0; the input is the encoded request. The
- * output of a unary method is its encoded response, exactly once; that of a streaming query is one message each time. */
+ * output of a unary method is its encoded response, exactly once. Each output of a streaming query is one message; but if the
+ * result is a code from 1 to 16, the last output is the status, so a module that fails calls balsa_output once more. */
 BALSA_EXPORT(balsa_call) int32_t balsa_call(uint32_t method, uint32_t input_len);
 
 /* To define one of the following two is to export it; leave out what the module has no use for. Both may write, and neither

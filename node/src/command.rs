@@ -81,11 +81,14 @@ pub enum TrapClass {
     /// The module called `proc_exit`.
     #[error("the module called exit")]
     Exit = 12,
+    /// `balsa_init` or `balsa_migrate` wrote more than its limits.
+    #[error("the migration wrote more than its limits")]
+    WriteLimit = 13,
 }
 
 impl TrapClass {
     /// Every class, in order of its number.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Unreachable,
         Self::OutOfFuel,
         Self::OutOfMemory,
@@ -98,6 +101,7 @@ impl TrapClass {
         Self::BadResult,
         Self::TooLarge,
         Self::Exit,
+        Self::WriteLimit,
     ];
 
     /// The class with this number.
@@ -120,6 +124,7 @@ impl TrapClass {
             Self::BadResult => "bad_result",
             Self::TooLarge => "too_large",
             Self::Exit => "exit",
+            Self::WriteLimit => "write_limit",
         }
     }
 }
@@ -152,6 +157,30 @@ pub enum Refusal {
     /// The module's bytes are not a valid module.
     #[error("the module is not valid")]
     InvalidModule = 8,
+    /// A part of an upload that does not follow the last one, or does not belong to it.
+    #[error("the part of the upload is not the next one")]
+    UploadOutOfPlace = 9,
+    /// Too many bytes are uploaded and not activated.
+    #[error("too many bytes of other modules are on their way; retry when they are activated or have expired")]
+    UploadsFull = 10,
+    /// An activation of bytes that are not there.
+    #[error("the module's bytes were not uploaded, or have expired")]
+    NotUploaded = 11,
+    /// Another module serves a service that this one claims.
+    #[error("another module serves one of the services already")]
+    ServiceTaken = 12,
+    /// `balsa_init` or `balsa_migrate` did not end well.
+    #[error("the module's init or migrate failed")]
+    MigrationFailed = 13,
+    /// The module serves, and what was asked for needs one that does not.
+    #[error("the module serves")]
+    ModuleServes = 14,
+    /// No module has this name.
+    #[error("no module has this name")]
+    UnknownModule = 15,
+    /// The state of the module that had this name is still being deleted.
+    #[error("the state of the module that had this name is still being deleted; drop it again to go on")]
+    ModuleDropping = 16,
 }
 
 impl Refusal {
@@ -166,6 +195,14 @@ impl Refusal {
             Self::ReplyTooLarge,
             Self::GenerationMismatch,
             Self::InvalidModule,
+            Self::UploadOutOfPlace,
+            Self::UploadsFull,
+            Self::NotUploaded,
+            Self::ServiceTaken,
+            Self::MigrationFailed,
+            Self::ModuleServes,
+            Self::UnknownModule,
+            Self::ModuleDropping,
         ]
         .into_iter()
         .find(|refusal| *refusal as u32 == number)

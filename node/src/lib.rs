@@ -17,6 +17,7 @@
 //! |---|---|
 //! | [`cli`], [`client`] | the command line, and the client it is built on |
 //! | [`config`] | file, environment and arguments to one validated configuration |
+//! | [`files`] | what this node's files ask for, and every change of it |
 //! | [`node`] | the wiring, the only place that sees all of it: start, commands, queries, duties, status, stop |
 //! | [`service`] | the line between the front door and the node |
 //! | [`api`] | the front door: any module's methods as bytes, reflection, health, statuses |
@@ -54,6 +55,7 @@ pub mod client;
 pub mod command;
 pub mod config;
 pub mod fatal;
+pub mod files;
 pub mod http;
 pub mod ids;
 pub mod limits;

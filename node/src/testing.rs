@@ -104,11 +104,42 @@ const TAPE_QUERIES: [&str; 2] = ["Get", "Sneak"];
 /// answers with 48 bytes of context. `Fail`, `Trap` and `Spin` put first, and then end in a status, a trap, and a loop without
 /// end; `Sneak` is a query that puts. `salt` changes the hash of the module and nothing else.
 pub(crate) fn tape(service: &str, salt: &str) -> Vec<u8> {
-    let mut wasm = wat::parse_str(TAPE).expect("the text below is a module");
-    let data = module_section(service).encode_to_vec();
-    append_section(&mut wasm, "balsa.module", &data);
-    append_section(&mut wasm, "salt", salt.as_bytes());
-    wasm
+    Tape { service, salt, ..Tape::default() }.wasm()
+}
+
+/// What may differ from one [`tape`] to another.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tape<'a> {
+    pub(crate) service: &'a str,
+    pub(crate) salt: &'a str,
+    pub(crate) version: &'a str,
+    /// What its `balsa_init` and `balsa_migrate` do: "" (it has none), `ok` (puts the old version
+    /// under `m`, or `i` under `i`), and after the same write `refuse`, `trap`, `spin`, or `flood` (writes without end).
+    pub(crate) migrate: &'a str,
+    /// Bytes that make it larger.
+    pub(crate) padding: usize,
+}
+
+impl Default for Tape<'_> {
+    fn default() -> Self {
+        Self { service: "Tape", salt: "", version: "0.1.0", migrate: "", padding: 0 }
+    }
+}
+
+impl Tape<'_> {
+    pub(crate) fn wasm(&self) -> Vec<u8> {
+        let text = TAPE.trim_end().strip_suffix(')').expect("the text below is a module");
+        let migrate = match self.migrate {
+            "" => String::new(),
+            how => TAPE_MIGRATE.replace("HOW", how),
+        };
+        let mut wasm = wat::parse_str(format!("{text}{migrate})")).expect("so it still is one");
+        let section = ModuleSection { version: self.version.into(), ..module_section(self.service) };
+        append_section(&mut wasm, "balsa.module", &section.encode_to_vec());
+        append_section(&mut wasm, "salt", self.salt.as_bytes());
+        append_section(&mut wasm, "padding", &vec![b'.'; self.padding]);
+        wasm
+    }
 }
 
 fn append_section(wasm: &mut Vec<u8>, name: &str, data: &[u8]) {
@@ -252,4 +283,34 @@ const TAPE: &str = r#"
     (call $put_text (local.get $len))
     (i32.const 0))
 )
+"#;
+
+/// Both write before they end, so that a test sees what is rolled back. `HOW` is the name of a function below.
+const TAPE_MIGRATE: &str = r#"
+  (func (export "balsa_init") (result i32)
+    (i32.store8 (i32.const 8192) (i32.const 105))
+    (call $note (i32.const 105) (i32.const 1))
+    (call $HOW))
+  (func (export "balsa_migrate") (param $len i32) (result i32)
+    (call $input_read (i32.const 8192) (i32.const 0) (local.get $len))
+    (call $note (i32.const 109) (local.get $len))
+    (call $HOW))
+  (func $note (param $key i32) (param $len i32)
+    (i32.store8 (i32.const 8190) (local.get $key))
+    (call $put (i32.const 8190) (i32.const 1) (i32.const 8192) (local.get $len)))
+  (func $ok (result i32) (i32.const 0))
+  (func $refuse (result i32)
+    (i64.store (i32.const 4096) (i64.const 0x6f6e02120908))
+    (call $output (i32.const 4096) (i32.const 6))
+    (i32.const 9))
+  (func $trap (result i32) (unreachable))
+  (func $spin (result i32) (loop $again (br $again)) (unreachable))
+  (func $flood (result i32)
+    (local $n i32)
+    (loop $again
+      (i32.store (i32.const 8190) (local.get $n))
+      (call $put (i32.const 8190) (i32.const 4) (i32.const 8192) (i32.const 1))
+      (local.set $n (i32.add (local.get $n) (i32.const 1)))
+      (br $again))
+    (unreachable))
 "#;

@@ -14,7 +14,7 @@ pub(crate) use native::*;
 pub(crate) use wasm::*;
 
 #[cfg(target_arch = "wasm32")]
-pub use wasm::{call_context as context, enter, enter_init, enter_migrate, input, reply, report_panics};
+pub use wasm::{call_context as context, enter, enter_init, enter_migrate, input, reply, report_panics, transition};
 
 #[cfg(test)]
 mod tests {

@@ -67,7 +67,7 @@ pub use context::{Context, View};
 pub use item::Item;
 pub use key::{AsKey, Key, Prefix, Start};
 pub use log::Level;
-pub use map::{Entries, EntryPage, Keys, Map};
+pub use map::{Entries, EntryPage, Keys, Map, Upgraded};
 pub use prost;
 pub use prost::bytes::{self, Bytes};
 pub use random::Random;
@@ -82,7 +82,7 @@ pub use version::{InvalidVersion, Version};
 #[doc(hidden)]
 pub mod private {
     #[cfg(target_arch = "wasm32")]
-    pub use crate::imports::{context, enter, enter_init, enter_migrate, input, reply, report_panics};
+    pub use crate::imports::{context, enter, enter_init, enter_migrate, input, reply, report_panics, transition};
     pub use crate::log::line;
     pub use crate::service::{ServiceEntry, answer, check, stream, unknown_method};
 

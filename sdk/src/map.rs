@@ -6,6 +6,7 @@
 mod entries;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -21,6 +22,7 @@ use crate::status::Status;
 use crate::value::Value;
 
 pub use entries::{Entries, EntryPage, Keys};
+pub use upgrade::Upgraded;
 
 /// Values of type `V` by keys of type `K`: `const ACCOUNTS: Map<String, Account> = Map::new("accounts");`
 ///

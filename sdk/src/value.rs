@@ -129,7 +129,15 @@ impl<T: Upgrade> Value for Versioned<T> {
     }
 }
 
-/// The version in front of a stored value; 0 if there is none.
+/// The version of a stored value, if it is a valid one.
+pub(crate) fn version(stored: &[u8]) -> Option<u32> {
+    match stored.strip_prefix(&VERSION_TAG) {
+        Some(mut rest) => u32::try_from(decode_varint(&mut rest).ok()?).ok(),
+        None => Some(0),
+    }
+}
+
+/// Takes the version from the front of a stored value; 0 if there is none.
 fn take_version(stored: &mut Bytes) -> Result<u32, Status> {
     if !stored.starts_with(&VERSION_TAG) {
         return Ok(0);

@@ -7,6 +7,7 @@
 // The entry that uses them is for wasm only; see `raw`.
 #![cfg_attr(not(target_arch = "wasm32"), allow(dead_code))]
 
+mod migrate;
 mod raw;
 
 use std::collections::hash_map::RandomState;

@@ -85,6 +85,15 @@ mod wasm {
         if code == HONEST { private::reply(result) as i32 } else { code }
     }
 
+    #[unsafe(no_mangle)]
+    extern "C" fn balsa_migrate(from_len: u32) -> i32 {
+        private::report_panics();
+        let from = private::input(from_len);
+        let result = crate::migrate::migrate(&mut private::context(), &String::from_utf8_lossy(&from));
+        let code = ANSWER.load(Relaxed);
+        if code == HONEST { private::transition(result) as i32 } else { code }
+    }
+
     fn address(bytes: &[u8]) -> u32 {
         bytes.as_ptr() as u32
     }

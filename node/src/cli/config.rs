@@ -4,7 +4,7 @@
 //! who obeys it as comments, and then every node's addresses; what it prints can be loaded again.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -14,7 +14,9 @@ use super::Format;
 use crate::config::problem::{Finding, PlaceOrigin};
 use crate::config::schema::{self, Default, Section};
 use crate::config::settings::{Setting, Value};
-use crate::config::{self, Config, ConfigErrors, Loaded, Origin, Overrides};
+use crate::config::{self, ConfigErrors, Loaded, ModuleFile, Origin, Overrides, Recipe};
+use crate::files::binary;
+use crate::ids::ModuleHash;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -44,8 +46,9 @@ enum Command {
 
 pub(super) fn run(args: Args, format: Format) -> ExitCode {
     let (loaded, shown) = match args.command {
-        Command::Check { file } => (load(Some(file), None), false),
-        Command::Show { file, name } => (load(file, name), true),
+        Command::Check { file } => (recipe(Some(file), None).load(), false),
+        // A module's file that cannot be taken is shown as such.
+        Command::Show { file, name } => (recipe(file, name).settings(), true),
     };
     match (loaded, format) {
         (Err(errors), Format::Text) => refuse(&errors),
@@ -84,9 +87,8 @@ pub fn warn(warnings: &[Finding]) {
 }
 
 /// With no name, the first node stands for all: which host this is does not matter here.
-fn load(file: Option<PathBuf>, name: Option<String>) -> Result<Loaded, ConfigErrors> {
-    let args = Overrides { name, ..Overrides::default() };
-    Config::load(file.as_deref(), &args, config::environment())
+fn recipe(file: Option<PathBuf>, name: Option<String>) -> Recipe {
+    Recipe { path: file, args: Overrides { name, ..Overrides::default() }, env: config::environment().collect() }
 }
 
 fn print_json(value: &Json) {
@@ -94,9 +96,12 @@ fn print_json(value: &Json) {
 }
 
 fn verdict(loaded: &Loaded) -> String {
-    let nodes = loaded.sites.len();
-    let plural = if nodes == 1 { "" } else { "s" };
-    format!("ok: cluster \"{}\" of {nodes} node{plural}\n", loaded.config.cluster.name)
+    let count = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
+    let modules = match loaded.config.modules.len() {
+        0 => "the built-in module".to_owned(),
+        modules => count(modules, "module"),
+    };
+    format!("ok: cluster \"{}\" of {}, {modules}\n", loaded.config.cluster.name, count(loaded.sites.len(), "node"))
 }
 
 fn verdict_json(loaded: &Loaded) -> Json {
@@ -119,9 +124,10 @@ fn finding_json(finding: &Finding) -> Json {
 
 /// The settings as a file, and the nodes as a comment below it.
 fn show(loaded: &Loaded) -> String {
-    let mut text =
-        String::from("# Each line says where its value came from, and who obeys it: the node that reads it, or the\n");
-    text.push_str("# replicated log, to which it is only a proposal.\n");
+    let mut text = String::from(
+        "# Each line says where its value came from, and when it is obeyed: by this node at once or when it\n",
+    );
+    text.push_str("# starts, by the replicated log, to which it is a proposal, or only when a cluster is founded.\n");
     for section in schema::SECTIONS {
         show_section(&mut text, loaded, section);
     }
@@ -130,19 +136,34 @@ fn show(loaded: &Loaded) -> String {
 }
 
 fn show_section(text: &mut String, loaded: &Loaded, section: &Section) {
-    if section.repeated && loaded.config.module.is_none() {
-        text.push_str("\n# no [[module]]: the built-in key/value store\n");
-        return;
+    if !section.repeated {
+        let settings: Vec<_> = loaded.settings.iter().filter(|setting| setting.key.section() == section.name).collect();
+        return show_settings(text, loaded, &format!("[{}]", section.name), &settings);
     }
-    let lines: Vec<_> =
-        loaded.settings.iter().filter(|setting| setting.key.section() == section.name).map(assignment).collect();
+    if loaded.config.modules.is_empty() {
+        text.push_str("\n# no [[module]]: the built-in key/value store\n");
+    }
+    for (settings, module) in loaded.settings.modules().zip(&loaded.config.modules) {
+        show_settings(text, loaded, &format!("[[{}]]", section.name), &settings.iter().collect::<Vec<_>>());
+        writeln!(text, "# {}", module_file(&module.path)).expect("writing to a String cannot fail");
+    }
+}
+
+fn show_settings(text: &mut String, loaded: &Loaded, title: &str, settings: &[&Setting]) {
+    let lines: Vec<_> = settings.iter().map(|setting| assignment(setting)).collect();
     let width = lines.iter().map(|line| line.chars().count()).max().unwrap_or(0);
-    let title = if section.repeated { format!("[[{}]]", section.name) } else { format!("[{}]", section.name) };
     text.push_str(&format!("\n{title}\n"));
-    let settings = loaded.settings.iter().filter(|setting| setting.key.section() == section.name);
-    for (setting, line) in settings.zip(&lines) {
+    for (setting, line) in settings.iter().zip(&lines) {
         let origin = loaded.settings.origin(setting);
         writeln!(text, "{line:width$}  # {origin}; {}", setting.key.obeyed).expect("writing to a String cannot fail");
+    }
+}
+
+/// What a module's file holds, in words.
+fn module_file(path: &Path) -> String {
+    match binary::read(path) {
+        Ok(wasm) => format!("{}: {} bytes of wasm, hash {}", path.display(), wasm.len(), ModuleHash::of(&wasm)),
+        Err(error) => format!("{} {error}", path.display()),
     }
 }
 
@@ -155,6 +176,7 @@ fn assignment(setting: &Setting) -> String {
         }
         (Some(Value::Number(number)), _) => format!("{name} = {number}"),
         (Some(Value::Text(text)), _) => format!("{name} = {}", toml::Value::String(text.clone())),
+        (Some(Value::Switch(on)), _) => format!("{name} = {on}"),
         (None, Default::Follows(words)) => format!("# {name} = {words}"),
         (None, _) => format!("# {name}"),
     }
@@ -179,13 +201,30 @@ fn show_nodes(text: &mut String, loaded: &Loaded) {
 
 fn show_json(loaded: &Loaded) -> Json {
     let settings: Vec<_> = loaded.settings.iter().map(|setting| setting_json(loaded, setting)).collect();
+    let modules: Vec<_> = loaded.config.modules.iter().map(module_json).collect();
     let nodes: Vec<_> = loaded.sites.iter().map(site_json).collect();
     json!({
         "ok": true,
         "findings": findings_json(&loaded.warnings),
         "settings": settings,
+        "modules": modules,
         "nodes": nodes,
         "node": { "name": loaded.config.node.name, "data_dir": loaded.config.node.data_dir },
+    })
+}
+
+fn module_json(module: &ModuleFile) -> Json {
+    let (hash, size, problem) = match binary::read(&module.path) {
+        Ok(wasm) => (Some(ModuleHash::of(&wasm).to_string()), Some(wasm.len()), None),
+        Err(error) => (None, None, Some(error.to_string())),
+    };
+    json!({
+        "name": module.name,
+        "path": module.path,
+        "allow_breaking": module.allow_breaking,
+        "hash": hash,
+        "size": size,
+        "problem": problem,
     })
 }
 
@@ -201,7 +240,7 @@ fn setting_json(loaded: &Loaded, setting: &Setting) -> Json {
         "value": setting.value,
         "origin": origin,
         "origin_detail": loaded.settings.origin(setting),
-        "scope": setting.key.obeyed.to_string(),
+        "obeyed": setting.key.obeyed.to_string(),
     })
 }
 
@@ -220,9 +259,9 @@ fn site_json(site: &config::Site) -> Json {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::Path;
 
     use super::*;
+    use crate::config::Config;
 
     fn load_text(path: &Path, text: &str) -> Loaded {
         fs::write(path, text).unwrap();
@@ -233,7 +272,7 @@ mod tests {
     fn what_show_prints_can_be_loaded_and_means_the_same() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("balsa.toml");
-        fs::write(directory.path().join("counter.wasm"), b"\0asm").unwrap();
+        fs::write(directory.path().join("counter.wasm"), b"\0asm\x01\0\0\0\0\x0d\x0cbalsa.module").unwrap();
         let text = "[cluster]\nreplicas = 3\n[node]\ndata_dir = \"a \\\"b\\\" \\\\ {name}\"\n[limits]\nmemory_bytes = 2000000\n\
                     [[module]]\nname = \"counter\"\npath = \"counter.wasm\"\n";
         let first = load_text(&path, text);
@@ -251,49 +290,52 @@ mod tests {
         let loaded = Config::load(Some(&path), &args, env.into_iter()).unwrap();
         let prefix = format!("{}/", directory.path().display());
         insta::assert_snapshot!(show(&loaded).replace(&prefix, ""), @r#"
-        # Each line says where its value came from, and who obeys it: the node that reads it, or the
-        # replicated log, to which it is only a proposal.
+        # Each line says where its value came from, and when it is obeyed: by this node at once or when it
+        # starts, by the replicated log, to which it is a proposal, or only when a cluster is founded.
 
         [node]
-        name = "balsa-1"                                  # --name; node
-        data_dir = "balsa-data/{name}"                    # default; node
-        client_addr = "127.0.0.1:{6000 + 100 * ordinal}"  # default; node
-        peer_addr = "127.0.0.1:{6001 + 100 * ordinal}"    # default; node
-        http_addr = "127.0.0.1:{6080 + 100 * ordinal}"    # default; node
-        # advertise_client_addr = client_addr             # default; node
-        # advertise_peer_addr = peer_addr                 # default; node
-        query_threads = 2                                 # default; node
+        name = "balsa-1"                                  # --name; at start
+        data_dir = "balsa-data/{name}"                    # default; at start
+        client_addr = "127.0.0.1:{6000 + 100 * ordinal}"  # default; at start
+        peer_addr = "127.0.0.1:{6001 + 100 * ordinal}"    # default; at start
+        http_addr = "127.0.0.1:{6080 + 100 * ordinal}"    # default; at start
+        # advertise_client_addr = client_addr             # default; at start
+        # advertise_peer_addr = peer_addr                 # default; at start
+        query_threads = 2                                 # default; at start
 
         [cluster]
-        name = "balsa"                     # default; replicated
-        replicas = 3                       # balsa.toml:2; replicated
-        node_name = "{cluster}-{ordinal}"  # default; replicated
+        name = "balsa"                     # default; at founding
+        replicas = 3                       # balsa.toml:2; at founding
+        node_name = "{cluster}-{ordinal}"  # default; at founding
 
         # no [[module]]: the built-in key/value store
 
         [limits]
-        command_fuel = 50000000         # default; replicated
-        query_fuel = 200000000          # default; replicated
-        memory_bytes = "16 MiB"         # default; replicated
-        idempotency_window_ms = 120000  # default; replicated
-        idempotency_keys = 1000000      # default; replicated
-        idempotency_bytes = "512 MiB"   # default; replicated
+        command_fuel = 50000000         # default; by the log
+        query_fuel = 200000000          # default; by the log
+        memory_bytes = "16 MiB"         # default; by the log
+        idempotency_window_ms = 120000  # default; by the log
+        idempotency_keys = 1000000      # default; by the log
+        idempotency_bytes = "512 MiB"   # default; by the log
+        migrate_fuel = 2000000000       # default; by the log
+        migrate_writes = 100000         # default; by the log
+        migrate_bytes = "64 MiB"        # default; by the log
 
         [raft]
-        heartbeat_interval_ms = 250     # default; node
-        election_timeout_min_ms = 1000  # default; node
-        election_timeout_max_ms = 2000  # default; node
-        snapshot_log_bytes = "256 MiB"  # default; node
-        keep_log_bytes = "1 GiB"        # default; node
+        heartbeat_interval_ms = 250     # default; at start
+        election_timeout_min_ms = 1000  # default; at start
+        election_timeout_max_ms = 2000  # default; at start
+        snapshot_log_bytes = "256 MiB"  # default; at start
+        keep_log_bytes = "1 GiB"        # default; at start
 
         [storage]
-        cache_bytes = "256 MiB"        # default; node
-        checkpoint_bytes = "16 MiB"    # default; node
-        checkpoint_interval_ms = 5000  # default; node
+        cache_bytes = "256 MiB"        # default; at start
+        checkpoint_bytes = "16 MiB"    # default; at start
+        checkpoint_interval_ms = 5000  # default; at start
 
         [log]
-        format = "text"  # default; node
-        level = "debug"  # BALSA_LOG__LEVEL; node
+        format = "text"  # default; at start
+        level = "debug"  # BALSA_LOG__LEVEL; at once
 
         # NODE     CLIENTS         PEERS           HTTP            REACHED BY CLIENTS  REACHED BY PEERS
         # balsa-0  127.0.0.1:6000  127.0.0.1:6001  127.0.0.1:6080  127.0.0.1:6000      127.0.0.1:6001

@@ -1,19 +1,22 @@
-//! Configuration: one `balsa.toml`, the same bytes for every node, read once at start.
+//! Configuration: one `balsa.toml`, the same bytes for every node.
 //!
 //! ```text
 //! schema (every key, once) ─┐
 //! file, environment, args ──┴▶ settings ──▶ nodes (templates filled in) ──▶ checks ──▶ Config
 //! ```
 //!
-//! [`Config::load`] is the only way in. It reports everything that is wrong at once, each with its place and what would be
-//! right, or returns a [`Config`] that needs no further validation: addresses are parsed, timeouts are ordered, ports differ.
-//! Loading writes nothing and starts nothing.
+//! A [`Recipe`] is what a configuration is made from, and the only way in ([`Config::load`] is short for it). It reports
+//! everything that is wrong at once, each with its place and what would be right, or returns a [`Config`] that needs no further
+//! validation: addresses are parsed, timeouts are ordered, ports differ. Loading writes nothing and starts nothing.
+//!
+//! The file is read again whenever it changes; [`crate::files`] does that, and says what becomes of a change. The modules' files
+//! are a matter of their own: they come and go while a node runs, and a node that has a log runs what that says even if they
+//! are missing. So [`Recipe::load`] refuses a module's file that cannot be taken, and [`Recipe::settings`] does not look at any.
 //!
 //! What differs between nodes follows from the node's ordinal through [`template`]s, so every node can work out every other's
 //! addresses from the same file: [`Config::members`] is who founds the cluster.
 //!
-//! What can change the result of a command (`[limits]`, `[[module]]`, who takes part) is only *proposed* here; see
-//! [`schema::Obeyed`].
+//! What can change the result of a command (`[limits]`, `[[module]]`) is only *proposed* here; see [`schema::Obeyed`].
 
 pub mod nodes;
 pub mod problem;
@@ -27,9 +30,10 @@ use std::time::Duration;
 
 pub use nodes::Site;
 pub use problem::{ConfigErrors, Finding, Problem};
-pub use settings::{Origin, Settings};
+pub use settings::{Origin, Setting, Settings, Value};
 
-use crate::limits::{MODULE_BYTES_MAX, Replicated};
+use crate::files::binary;
+use crate::limits::Replicated;
 use problem::Findings;
 use settings::Source;
 use template::{Scope, Template};
@@ -44,8 +48,8 @@ pub struct Config {
     pub node: Node,
     /// Who takes part.
     pub cluster: Cluster,
-    /// The module's file; `None` is the built-in key/value store.
-    pub module: Option<ModuleFile>,
+    /// The modules' files, in the order of the file; none is the built-in key/value store.
+    pub modules: Vec<ModuleFile>,
     /// The limits this node would propose.
     pub limits: Replicated,
     /// Elections and the log's length.
@@ -102,8 +106,10 @@ pub struct Member {
 pub struct ModuleFile {
     /// The name it was built with.
     pub name: String,
-    /// The `.wasm` file. It was there when the configuration was loaded.
+    /// The `.wasm` or `.wasm.zst` file. It may be missing: see [`Recipe::settings`].
     pub path: PathBuf,
+    /// Whether it may replace a module that clients could tell it from.
+    pub allow_breaking: bool,
 }
 
 /// `[raft]`.
@@ -173,6 +179,70 @@ pub struct Loaded {
     pub settings: Settings,
     /// Where every node listens, as far as the file says: what `balsa up` and `balsa config show` need.
     pub sites: Vec<Site>,
+    /// What it was made from.
+    pub recipe: Recipe,
+}
+
+/// What a configuration is made from: kept, it can be made again when the file has changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recipe {
+    /// The file. `None`: everything is at its default or set by what follows.
+    pub path: Option<PathBuf>,
+    /// Above the environment.
+    pub args: Overrides,
+    /// Above the file.
+    pub env: Vec<(String, String)>,
+}
+
+/// Whether the modules' files must be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ModuleFiles {
+    Required,
+    NotLookedAt,
+}
+
+impl Recipe {
+    /// Reads and validates, the modules' files included.
+    pub fn load(&self) -> Result<Loaded, ConfigErrors> {
+        self.make(self.source()?, ModuleFiles::Required)
+    }
+
+    /// Reads and validates all but the modules' files, which may be missing or broken.
+    pub fn settings(&self) -> Result<Loaded, ConfigErrors> {
+        self.make(self.source()?, ModuleFiles::NotLookedAt)
+    }
+
+    /// The same, of these `bytes` of the file.
+    pub fn settings_of(&self, bytes: Vec<u8>) -> Result<Loaded, ConfigErrors> {
+        let path = self.path.as_deref().unwrap_or(Path::new(""));
+        self.make(Some(Source::of(path, bytes)?), ModuleFiles::NotLookedAt)
+    }
+
+    fn source(&self) -> Result<Option<Source>, ConfigErrors> {
+        self.path.as_deref().map(Source::read).transpose()
+    }
+
+    fn make(&self, source: Option<Source>, files: ModuleFiles) -> Result<Loaded, ConfigErrors> {
+        let mut findings = Findings::default();
+        let mut settings = Settings::defaults(source);
+        settings.read_file(&mut findings);
+        settings.read_environment(self.env.iter().cloned(), &mut findings);
+        read_arguments(&mut settings, &self.args, &mut findings);
+        check_timings(&settings, &mut findings);
+        check_replicas(&settings, &mut findings);
+        let modules = modules(&settings, files, &mut findings);
+        let sites = nodes::sites(&settings, &mut findings);
+        let ordinal = sites
+            .as_ref()
+            .and_then(|sites| nodes::identify(&settings, sites, self.args.host_name.as_deref(), &mut findings));
+        let directories = settings.template("node.data_dir", &mut findings);
+        let warnings = findings.finish()?;
+        let sites = sites.expect("nodes without an error are complete");
+        let here = &sites[ordinal.expect("an identity without an error is known") as usize];
+        let directory = directories.expect("a template without an error is known");
+        let config = build(&settings, &sites, here, &directory, modules);
+        Ok(Loaded { config, warnings, settings, sites, recipe: self.clone() })
+    }
 }
 
 /// This host's name.
@@ -182,32 +252,13 @@ pub fn host_name() -> Option<String> {
 }
 
 impl Config {
-    /// Reads and validates. With no `path`, everything is at its default or set by `env` and `args`.
+    /// [`Recipe::load`], of a recipe of these.
     pub fn load(
         path: Option<&Path>,
         args: &Overrides,
         env: impl Iterator<Item = (String, String)>,
     ) -> Result<Loaded, ConfigErrors> {
-        let mut findings = Findings::default();
-        let source = path.map(Source::read).transpose()?;
-        let mut settings = Settings::defaults(source);
-        settings.read_file(&mut findings);
-        settings.read_environment(env, &mut findings);
-        read_arguments(&mut settings, args, &mut findings);
-        check_timings(&settings, &mut findings);
-        check_replicas(&settings, &mut findings);
-        let module = module(&settings, &mut findings);
-        let sites = nodes::sites(&settings, &mut findings);
-        let ordinal = sites
-            .as_ref()
-            .and_then(|sites| nodes::identify(&settings, sites, args.host_name.as_deref(), &mut findings));
-        let directories = settings.template("node.data_dir", &mut findings);
-        let warnings = findings.finish()?;
-        let sites = sites.expect("nodes without an error are complete");
-        let here = &sites[ordinal.expect("an identity without an error is known") as usize];
-        let directory = directories.expect("a template without an error is known");
-        let config = build(&settings, &sites, here, &directory, module);
-        Ok(Loaded { config, warnings, settings, sites })
+        Recipe { path: path.map(Path::to_owned), args: args.clone(), env: env.collect() }.load()
     }
 
     /// The node with that ordinal, if it is one of the founders.
@@ -233,7 +284,7 @@ impl Config {
             hasher.update(&(bytes.len() as u64).to_le_bytes());
             hasher.update(bytes);
         };
-        field(b"balsa founding 1");
+        field(b"balsa founding 2");
         field(self.cluster.name.as_bytes());
         for member in &self.cluster.members {
             field(member.name.as_bytes());
@@ -246,11 +297,13 @@ impl Config {
             idempotency_window_ms,
             idempotency_keys,
             idempotency_bytes,
-            ..
+            migrate_fuel,
+            migrate_writes,
+            migrate_bytes,
         } = self.limits;
-        for limit in
-            [command_fuel, query_fuel, memory_bytes, idempotency_window_ms, idempotency_keys, idempotency_bytes]
-        {
+        let idempotency = [idempotency_window_ms, idempotency_keys, idempotency_bytes];
+        let migrate = [migrate_fuel, migrate_writes, migrate_bytes];
+        for limit in [command_fuel, query_fuel, memory_bytes].into_iter().chain(idempotency).chain(migrate) {
             field(&limit.to_le_bytes());
         }
         *hasher.finalize().as_bytes()
@@ -308,35 +361,61 @@ fn check_replicas(settings: &Settings, findings: &mut Findings) {
     }
 }
 
-fn module(settings: &Settings, findings: &mut Findings) -> Option<ModuleFile> {
-    settings.module.as_ref()?;
-    let (name, text) = (settings.text("module.name"), settings.text("module.path")?);
-    let path = settings.resolve("module.path", text);
-    if let Err(problem) = check_module_file(&path) {
-        findings.push(problem, settings.blame(&["module.path"]));
+/// All `[[module]]`s that have a name and a path.
+fn modules(settings: &Settings, files: ModuleFiles, findings: &mut Findings) -> Vec<ModuleFile> {
+    let mut read: Vec<(&[Setting], ModuleFile)> = Vec::new();
+    for section in settings.modules() {
+        let Some(module) = module(settings, section) else { continue };
+        let same = |is_same: fn(&ModuleFile, &ModuleFile) -> bool| read.iter().find(|(_, m)| is_same(m, &module));
+        for (path, twin) in
+            [("module.name", same(|a, b| a.name == b.name)), ("module.path", same(|a, b| a.path == b.path))]
+        {
+            let Some((first, _)) = twin else { continue };
+            let [first, second] = [first, &section].map(|section| setting(section, path));
+            let value = second.value.as_ref().map(ToString::to_string).unwrap_or_default();
+            let first = settings.place(first).map(|place| place.origin);
+            findings.push(Problem::ModuleTwice { key: second.key.name(), value, first }, settings.place(second));
+        }
+        if files == ModuleFiles::Required
+            && let Err(problem) = check_module_file(&module.path)
+        {
+            findings.push(problem, settings.place(setting(section, "module.path")));
+        }
+        read.push((section, module));
     }
-    Some(ModuleFile { name: name?.to_owned(), path })
+    read.into_iter().map(|(_, module)| module).collect()
+}
+
+fn module(settings: &Settings, section: &[Setting]) -> Option<ModuleFile> {
+    let text = |path| match &setting(section, path).value {
+        Some(Value::Text(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    Some(ModuleFile {
+        name: text("module.name")?.to_owned(),
+        path: settings.resolve(setting(section, "module.path"), text("module.path")?),
+        allow_breaking: setting(section, "module.allow_breaking").value == Some(Value::Switch(true)),
+    })
+}
+
+fn setting<'a>(section: &'a [Setting], path: &str) -> &'a Setting {
+    section.iter().find(|setting| setting.key.path == path).expect("every key of a section has a slot")
 }
 
 fn check_module_file(path: &Path) -> Result<(), Problem> {
-    let unreadable = |reason: &dyn std::fmt::Display| Problem::ModuleUnreadable {
-        path: path.to_owned(),
-        reason: reason.to_string(),
-    };
-    let file = std::fs::File::open(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Problem::ModuleMissing { path: path.to_owned() },
-        _ => unreadable(&error),
-    })?;
-    let metadata = file.metadata().map_err(|error| unreadable(&error))?;
-    match metadata.len() {
-        _ if !metadata.is_file() => Err(unreadable(&"it is not a file")),
-        size if size > MODULE_BYTES_MAX as u64 => Err(Problem::ModuleTooLarge { path: path.to_owned(), size }),
-        _ => Ok(()),
+    let path = || path.to_owned();
+    match binary::read(&path()) {
+        Ok(_) => Ok(()),
+        Err(binary::Error::Missing) => Err(Problem::ModuleMissing { path: path() }),
+        Err(error @ binary::Error::Unreadable(_)) => {
+            Err(Problem::ModuleUnreadable { path: path(), reason: error.to_string() })
+        }
+        Err(error) => Err(Problem::ModuleBroken { path: path(), reason: error.to_string() }),
     }
 }
 
 /// Everything was checked: what is missing here is a mistake of this file.
-fn build(settings: &Settings, sites: &[Site], here: &Site, data_dir: &Template, module: Option<ModuleFile>) -> Config {
+fn build(settings: &Settings, sites: &[Site], here: &Site, data_dir: &Template, modules: Vec<ModuleFile>) -> Config {
     let number = |path: &str| settings.number(path).expect("a number without an error has a value");
     let millis = |path: &str| Duration::from_millis(number(path));
     let text = |path: &str| settings.text(path).expect("text without an error has a value");
@@ -346,7 +425,7 @@ fn build(settings: &Settings, sites: &[Site], here: &Site, data_dir: &Template, 
         node: Node {
             ordinal: here.ordinal,
             name: here.name.clone(),
-            data_dir: settings.resolve("node.data_dir", &data_dir),
+            data_dir: settings.resolve(settings.get("node.data_dir"), &data_dir),
             client_addr: here.client_addr,
             peer_addr: here.peer_addr,
             http_addr: here.http_addr,
@@ -356,7 +435,7 @@ fn build(settings: &Settings, sites: &[Site], here: &Site, data_dir: &Template, 
             name: text("cluster.name").to_owned(),
             members: sites.iter().map(|site| site.member.clone()).collect(),
         },
-        module,
+        modules,
         limits: Replicated {
             command_fuel: number("limits.command_fuel"),
             query_fuel: number("limits.query_fuel"),
@@ -364,7 +443,9 @@ fn build(settings: &Settings, sites: &[Site], here: &Site, data_dir: &Template, 
             idempotency_window_ms: number("limits.idempotency_window_ms"),
             idempotency_keys: number("limits.idempotency_keys"),
             idempotency_bytes: number("limits.idempotency_bytes"),
-            ..Replicated::default()
+            migrate_fuel: number("limits.migrate_fuel"),
+            migrate_writes: number("limits.migrate_writes"),
+            migrate_bytes: number("limits.migrate_bytes"),
         },
         raft: Raft {
             heartbeat_interval: millis("raft.heartbeat_interval_ms"),

@@ -21,7 +21,6 @@ use anstyle::{AnsiColor, Style};
 
 use super::schema;
 use super::template;
-use crate::limits::MODULE_BYTES_MAX;
 
 /// How many findings are written out; a file that is not meant to be TOML has thousands.
 const SHOWN_MAX: usize = 20;
@@ -118,16 +117,16 @@ pub enum Problem {
     NotBelow { low: &'static str, low_value: String, high: &'static str, high_value: String, why: &'static str },
     #[error("{replicas} replicas stand no more losses than {}, and each write waits for one more", replicas - 1)]
     EvenReplicas { replicas: u64 },
-    #[error("several modules are not supported by this version")]
-    SeveralModules { count: usize },
+    #[error("two modules have the {key} \"{value}\"")]
+    ModuleTwice { key: &'static str, value: String, first: Option<PlaceOrigin> },
     #[error("this module has no `{key}`")]
     ModuleIncomplete { key: &'static str },
     #[error("there is no module file {}", path.display())]
     ModuleMissing { path: PathBuf },
-    #[error("the module file {} cannot be read: {reason}", path.display())]
+    #[error("the module file {} {reason}", path.display())]
     ModuleUnreadable { path: PathBuf, reason: String },
-    #[error("the module file {} has {size} bytes; a module has at most {MODULE_BYTES_MAX}", path.display())]
-    ModuleTooLarge { path: PathBuf, size: u64 },
+    #[error("the module file {} {reason}", path.display())]
+    ModuleBroken { path: PathBuf, reason: String },
 }
 
 /// What an unknown key was probably meant to be.
@@ -226,7 +225,10 @@ impl Problem {
                 9.. => "use an odd number".to_owned(),
                 _ => format!("use {} or {}", replicas - 1, replicas + 1),
             }),
-            Self::SeveralModules { count } => Some(format!("keep one of the {count} [[module]] sections")),
+            Self::ModuleTwice { key, first, .. } => Some(match first {
+                Some(first) => format!("the first of them stands at {first}; each module has a {key} of its own"),
+                None => format!("each module has a {key} of its own"),
+            }),
             Self::ModuleIncomplete { .. } => {
                 Some("a module has both, such as name = \"counter\" and path = \"counter.wasm\"".to_owned())
             }
@@ -238,7 +240,7 @@ impl Problem {
             | Self::BadName { .. }
             | Self::EmptyPath { .. }
             | Self::ModuleUnreadable { .. }
-            | Self::ModuleTooLarge { .. } => None,
+            | Self::ModuleBroken { .. } => None,
         }
     }
 }
@@ -282,6 +284,7 @@ fn example(key: &schema::Key) -> String {
     let value = match key.default {
         schema::Default::Number(number) => number.to_string(),
         schema::Default::Text(text) => format!("\"{text}\""),
+        schema::Default::Switch(on) => on.to_string(),
         schema::Default::Follows(_) if matches!(key.kind, schema::Kind::Reach) => {
             format!("\"{}\"", address_example(key))
         }
@@ -325,6 +328,13 @@ impl Finding {
     /// The finding with colours, for `anstream`.
     pub fn coloured(&self) -> String {
         self.render(Look::Coloured)
+    }
+
+    /// `balsa.toml:7:1: unknown key ... (did you mean ...?)`.
+    pub fn in_a_line(&self) -> String {
+        let place = self.place.as_ref().map(|place| format!("{}: ", place.origin)).unwrap_or_default();
+        let help = self.problem.help().map(|help| format!(" ({help})")).unwrap_or_default();
+        format!("{place}{}{help}", self.problem)
     }
 
     fn render(&self, look: Look) -> String {
@@ -405,6 +415,16 @@ impl ConfigErrors {
     /// The errors without the warnings.
     pub fn errors(&self) -> impl Iterator<Item = &Finding> {
         self.findings.iter().filter(|finding| !finding.problem.is_warning())
+    }
+
+    /// The first error in one line, and how many more there are.
+    pub fn in_a_line(&self) -> String {
+        let mut errors = self.errors();
+        let first = errors.next().map(Finding::in_a_line).unwrap_or_default();
+        match errors.count() {
+            0 => first,
+            more => format!("{first}; and {more} more error{}", if more == 1 { "" } else { "s" }),
+        }
     }
 
     fn render(&self, one: impl Fn(&Finding) -> String) -> String {

@@ -3,9 +3,11 @@
 //! Parsing, ranges, defaults, `balsa config show`, the nearest-key suggestions and the tables of `docs/configuration.md` all
 //! derive from [`KEYS`]; a key that is not in this table does not exist. Each key says who obeys it:
 //!
-//! - [`Obeyed::AtStart`]: each node reads it when it starts and may differ from its peers (addresses, paths, timings);
-//! - [`Obeyed::ByLog`]: it can change what a command does or who takes part, so the file only *proposes* it and the replicated
-//!   log decides. Editing it later changes nothing by itself.
+//! - [`Obeyed::AtOnce`]: each node, within about a second of an edit, without a restart;
+//! - [`Obeyed::AtStart`]: each node when it starts, and it may differ from its peers (addresses, paths, timings);
+//! - [`Obeyed::ByLog`]: it can change what a command does, so the file only *proposes* it, also later, and the replicated log
+//!   decides: what the files of a majority of voters ask for is proposed;
+//! - [`Obeyed::AtFounding`]: it says who founds the cluster. Once there is one, nobody asks the file again.
 
 use std::fmt;
 
@@ -47,6 +49,8 @@ pub enum Kind {
     Bytes(u64, u64),
     /// One of these words.
     Choice(&'static [&'static str]),
+    /// True or false.
+    Switch,
 }
 
 /// What holds when nobody sets a key.
@@ -56,6 +60,8 @@ pub enum Default {
     Number(u64),
     /// This text.
     Text(&'static str),
+    /// True or false.
+    Switch(bool),
     /// It follows from other things, said in words.
     Follows(&'static str),
     /// It must be set.
@@ -65,10 +71,14 @@ pub enum Default {
 /// Who obeys a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Obeyed {
+    /// Each node, within about a second of an edit.
+    AtOnce,
     /// Each node, when it starts.
     AtStart,
-    /// The replicated log: the file only proposes.
+    /// The replicated log: the files propose.
     ByLog,
+    /// The nodes that found a cluster, and nobody later.
+    AtFounding,
 }
 
 const KIB: u64 = 1024;
@@ -92,12 +102,12 @@ pub const SECTIONS: &[Section] = &[
     Section { name: "cluster", doc: "Who takes part.", repeated: false },
     Section {
         name: "module",
-        doc: "The module to run. Without this section it is the built-in key/value store.",
+        doc: "A module to run, in a section of its own for each. Without any it is the built-in key/value store.",
         repeated: true,
     },
     Section {
         name: "limits",
-        doc: "What one command and one query may use, and how long retries are recognised.",
+        doc: "What a command, a query and a module's migration may use, and how long retries are recognised.",
         repeated: false,
     },
     Section { name: "raft", doc: "Elections and the length of the log.", repeated: false },
@@ -170,7 +180,7 @@ pub const KEYS: &[Key] = &[
         path: "cluster.name",
         kind: Kind::Name,
         default: Default::Text("balsa"),
-        obeyed: Obeyed::ByLog,
+        obeyed: Obeyed::AtFounding,
         doc: "The cluster's name. Nodes of clusters with different names do not found one together.",
     },
     // Nine voters need five to agree; above that each write waits for more disks and nothing is gained.
@@ -178,7 +188,7 @@ pub const KEYS: &[Key] = &[
         path: "cluster.replicas",
         kind: Kind::Integer(1, 9),
         default: Default::Number(1),
-        obeyed: Obeyed::ByLog,
+        obeyed: Obeyed::AtFounding,
         doc: "How many nodes found the cluster. Three go on when one is lost, five when two are. Even numbers are allowed with a \
               warning: four nodes stand no more losses than three.",
     },
@@ -186,7 +196,7 @@ pub const KEYS: &[Key] = &[
         path: "cluster.node_name",
         kind: Kind::NameTemplate,
         default: Default::Text("{cluster}-{ordinal}"),
-        obeyed: Obeyed::ByLog,
+        obeyed: Obeyed::AtFounding,
         doc: "The nodes' names. In Kubernetes, the StatefulSet's name and the ordinal: `\"balsa-{ordinal}\"`.",
     },
     Key {
@@ -201,7 +211,16 @@ pub const KEYS: &[Key] = &[
         kind: Kind::File,
         default: Default::Required,
         obeyed: Obeyed::ByLog,
-        doc: "Its `.wasm` file. A relative path starts from the directory of `balsa.toml`.",
+        doc: "Its `.wasm` file, plain or compressed with zstd (`.wasm.zst`). A relative path starts from the directory of \
+              `balsa.toml`.",
+    },
+    Key {
+        path: "module.allow_breaking",
+        kind: Kind::Switch,
+        default: Default::Switch(false),
+        obeyed: Obeyed::ByLog,
+        doc: "Whether the module may replace one that clients could tell it from: a method gone, a field's type changed. Take it \
+              out again once that is done.",
     },
     Key {
         path: "limits.command_fuel",
@@ -245,6 +264,28 @@ pub const KEYS: &[Key] = &[
         default: Default::Number(512 * MIB),
         obeyed: Obeyed::ByLog,
         doc: "Bytes of kept replies at most; above it large replies' new keys are refused.",
+    },
+    Key {
+        path: "limits.migrate_fuel",
+        kind: Kind::Integer(1_000_000, 60_000_000_000),
+        default: Default::Number(2_000_000_000),
+        obeyed: Obeyed::ByLog,
+        doc: "Fuel of a module's first run under its name (`init`) and of the run that takes over another version's state \
+              (`migrate`). All commands wait meanwhile.",
+    },
+    Key {
+        path: "limits.migrate_writes",
+        kind: Kind::Integer(1, 10_000_000),
+        default: Default::Number(100_000),
+        obeyed: Obeyed::ByLog,
+        doc: "Rows that such a run may write. They are held in memory until it ends, on the smallest node too.",
+    },
+    Key {
+        path: "limits.migrate_bytes",
+        kind: Kind::Bytes(MIB, GIB),
+        default: Default::Number(64 * MIB),
+        obeyed: Obeyed::ByLog,
+        doc: "Bytes of keys and values that such a run may write.",
     },
     Key {
         path: "raft.heartbeat_interval_ms",
@@ -314,7 +355,7 @@ pub const KEYS: &[Key] = &[
         path: "log.level",
         kind: Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
         default: Default::Text("info"),
-        obeyed: Obeyed::AtStart,
+        obeyed: Obeyed::AtOnce,
         doc: "The least important lines that are still written.",
     },
 ];
@@ -355,10 +396,14 @@ impl Key {
         self.path.split_once('.').expect("every path has a dot").1
     }
 
+    /// Whether there is one value for each section of that name, and not just one.
+    pub fn is_repeated(&self) -> bool {
+        section(self.section()).expect("every key's section is declared").repeated
+    }
+
     /// The environment variable that sets it; a repeated section's keys have none.
     pub fn variable(&self) -> Option<String> {
-        let section = section(self.section()).expect("every key's section is declared");
-        (!section.repeated).then(|| format!("BALSA_{}__{}", self.section(), self.name()).to_uppercase())
+        (!self.is_repeated()).then(|| format!("BALSA_{}__{}", self.section(), self.name()).to_uppercase())
     }
 }
 
@@ -393,6 +438,7 @@ impl Kind {
             Self::Integer(..) => "a whole number",
             Self::Millis(..) => "a whole number of milliseconds",
             Self::Bytes(..) => "a whole number of bytes, or text such as \"64 MiB\"",
+            Self::Switch => "true or false, without quotes",
         }
     }
 }
@@ -422,8 +468,10 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
 impl fmt::Display for Obeyed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::AtStart => "node",
-            Self::ByLog => "replicated",
+            Self::AtOnce => "at once",
+            Self::AtStart => "at start",
+            Self::ByLog => "by the log",
+            Self::AtFounding => "at founding",
         })
     }
 }
@@ -437,7 +485,7 @@ fn section_reference(section: &Section) -> String {
     let title = if section.repeated { format!("[[{}]]", section.name) } else { format!("[{}]", section.name) };
     let rows: String = keys_of(section.name).map(row).collect();
     format!(
-        "### `{title}`\n\n{}\n\n| Key | Holds | Default | Scope | Meaning |\n|---|---|---|---|---|\n{rows}\n",
+        "### `{title}`\n\n{}\n\n| Key | Holds | Default | Obeyed | Meaning |\n|---|---|---|---|---|\n{rows}\n",
         section.doc
     )
 }
@@ -446,6 +494,7 @@ fn row(key: &Key) -> String {
     let default = match key.default {
         Default::Number(number) => key.kind.number(number),
         Default::Text(text) => format!("`\"{text}\"`"),
+        Default::Switch(on) => on.to_string(),
         Default::Follows(words) => words.to_owned(),
         Default::Required => "none: must be set".to_owned(),
     };
@@ -464,6 +513,7 @@ fn holds(kind: Kind) -> String {
         Kind::Integer(min, max) => format!("number, {min} to {max}"),
         Kind::Millis(min, max) => format!("milliseconds, {min} to {max}"),
         Kind::Bytes(min, max) => format!("bytes, {} to {}", bytes(min), bytes(max)),
+        Kind::Switch => "`true`, `false`".to_owned(),
     }
 }
 
@@ -498,7 +548,9 @@ mod tests {
             idempotency_window_ms: default_of("limits.idempotency_window_ms"),
             idempotency_keys: default_of("limits.idempotency_keys"),
             idempotency_bytes: default_of("limits.idempotency_bytes"),
-            ..Replicated::default()
+            migrate_fuel: default_of("limits.migrate_fuel"),
+            migrate_writes: default_of("limits.migrate_writes"),
+            migrate_bytes: default_of("limits.migrate_bytes"),
         };
         assert_eq!(file, Replicated::default());
     }

@@ -4,6 +4,7 @@
 //! wrong by itself (type, range, choice) is reported here and leaves the key *broken*: it has no value, and later checks that
 //! would need one stay silent instead of reporting what follows from it.
 
+use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
 use std::ops::Range;
@@ -26,6 +27,8 @@ pub enum Value {
     Number(u64),
     /// Text, possibly a template.
     Text(String),
+    /// True or false.
+    Switch(bool),
 }
 
 /// Where a value came from.
@@ -63,9 +66,10 @@ pub(super) struct Source {
 #[derive(Debug)]
 pub struct Settings {
     source: Option<Source>,
+    /// Of the sections that there are once.
     all: Vec<Setting>,
-    /// Where `[[module]]` stands, if it does.
-    pub(super) module: Option<Range<usize>>,
+    /// Of each `[[module]]`, in the order of the file.
+    modules: Vec<Vec<Setting>>,
 }
 
 impl Source {
@@ -75,6 +79,11 @@ impl Source {
             ErrorKind::NotFound => ConfigErrors::only(Problem::FileMissing { path: path.to_owned() }, None),
             _ => ConfigErrors::only(Problem::FileUnreadable { path: path.to_owned(), reason: error.to_string() }, None),
         })?;
+        Self::of(path, bytes)
+    }
+
+    /// The file at `path` holds `bytes`.
+    pub(super) fn of(path: &Path, bytes: Vec<u8>) -> Result<Self, ConfigErrors> {
         let text = String::from_utf8(bytes).map_err(|error| not_utf8(path, &error))?;
         Ok(Self { path: path.to_owned(), text })
     }
@@ -117,8 +126,7 @@ impl Source {
 impl Settings {
     /// Every key at its default.
     pub(super) fn defaults(source: Option<Source>) -> Self {
-        let all = KEYS.iter().map(|key| Setting { key, value: default_of(key), origin: Origin::Default }).collect();
-        Self { source, all, module: None }
+        Self { source, all: defaults(KEYS.iter().filter(|key| !key.is_repeated())), modules: Vec::new() }
     }
 
     /// Puts the file's values on top.
@@ -147,7 +155,7 @@ impl Settings {
             return findings.push(unknown_at_top(name.get_ref(), value.get_ref()), Some(source.place(name.span())));
         };
         match value.get_ref() {
-            DeValue::Table(table) if !section.repeated => self.read_keys(source, section, table, findings),
+            DeValue::Table(table) if !section.repeated => read_keys(source, section, table, &mut self.all, findings),
             DeValue::Array(modules) if section.repeated && is_tables(modules) => {
                 self.read_modules(source, section, modules, findings)
             }
@@ -160,34 +168,15 @@ impl Settings {
     }
 
     fn read_modules(&mut self, source: &Source, section: &Section, modules: &DeArray<'_>, findings: &mut Findings) {
-        if let Some(second) = modules.get(1) {
-            findings.push(Problem::SeveralModules { count: modules.len() }, Some(source.place(second.span())));
-        }
-        let Some(first) = modules.first() else { return };
-        self.module = Some(first.span());
-        if let DeValue::Table(table) = first.get_ref() {
-            self.read_keys(source, section, table, findings);
-            for key in schema::keys_of(section.name).filter(|key| !table.contains_key(key.name())) {
-                findings.push(Problem::ModuleIncomplete { key: key.name() }, Some(source.place(first.span())));
+        for module in modules {
+            let DeValue::Table(table) = module.get_ref() else { continue };
+            let mut settings = defaults(schema::keys_of(section.name));
+            read_keys(source, section, table, &mut settings, findings);
+            let required = schema::keys_of(section.name).filter(|key| matches!(key.default, Default::Required));
+            for key in required.filter(|key| !table.contains_key(key.name())) {
+                findings.push(Problem::ModuleIncomplete { key: key.name() }, Some(source.place(module.span())));
             }
-        }
-    }
-
-    fn read_keys(&mut self, source: &Source, section: &Section, table: &DeTable<'_>, findings: &mut Findings) {
-        for (name, value) in table {
-            let Some(key) = schema::find(section.name, name.get_ref()) else {
-                let problem = Problem::UnknownKey {
-                    section: section.name,
-                    key: name.get_ref().to_string(),
-                    meant: meant(section.name, name.get_ref()),
-                };
-                findings.push(problem, Some(source.place(name.span())));
-                continue;
-            };
-            let span = value.span();
-            let read = accept_toml(key, value.get_ref());
-            let value = read.map_err(|problem| findings.push(problem, Some(source.place(span.clone())))).ok();
-            self.set(key, value, Origin::File(span));
+            self.modules.push(settings);
         }
     }
 
@@ -223,13 +212,17 @@ impl Settings {
     }
 
     fn set(&mut self, key: &'static Key, value: Option<Value>, origin: Origin) {
-        let slot = self.all.iter_mut().find(|setting| setting.key == key).expect("every key has a slot");
-        *slot = Setting { key, value, origin };
+        set(&mut self.all, key, value, origin);
     }
 
-    /// All of them, in the schema's order.
+    /// Those of the sections that there are once, in the schema's order.
     pub fn iter(&self) -> impl Iterator<Item = &Setting> {
         self.all.iter()
+    }
+
+    /// Those of each `[[module]]`, in the order of the file.
+    pub fn modules(&self) -> impl Iterator<Item = &[Setting]> {
+        self.modules.iter().map(Vec::as_slice)
     }
 
     /// Where a value came from, in words: `default`, `balsa.toml:7`, `BALSA_LOG__LEVEL` or `--name`.
@@ -277,8 +270,8 @@ impl Settings {
     }
 
     /// A path of the file starts from the file's directory; any other from the current one.
-    pub(super) fn resolve(&self, path: &str, value: &str) -> PathBuf {
-        match (&self.source, &self.get(path).origin) {
+    pub(super) fn resolve(&self, setting: &Setting, value: &str) -> PathBuf {
+        match (&self.source, &setting.origin) {
             (Some(source), Origin::File(_)) => source.directory().join(value),
             _ => PathBuf::from(value),
         }
@@ -296,12 +289,16 @@ impl Settings {
     }
 
     fn place_within(&self, path: &str, within: Option<Range<usize>>) -> Option<Place> {
-        let setting = self.get(path);
-        let shown = match &setting.value {
-            Some(Value::Text(text)) => text.clone(),
-            Some(Value::Number(number)) => number.to_string(),
-            None => String::new(),
-        };
+        self.place_in(self.get(path), within)
+    }
+
+    /// The place of a setting's value.
+    pub(super) fn place(&self, setting: &Setting) -> Option<Place> {
+        self.place_in(setting, None)
+    }
+
+    fn place_in(&self, setting: &Setting, within: Option<Range<usize>>) -> Option<Place> {
+        let shown = setting.value.as_ref().map(Value::to_string).unwrap_or_default();
         self.place_of(&setting.origin, &shown, within)
     }
 
@@ -332,8 +329,45 @@ impl Settings {
     }
 }
 
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Text(text) => text.fmt(f),
+            Self::Switch(on) => on.fmt(f),
+        }
+    }
+}
+
 type Name<'i> = Spanned<std::borrow::Cow<'i, str>>;
 type Section = schema::Section;
+
+fn read_keys(source: &Source, section: &Section, table: &DeTable<'_>, into: &mut [Setting], findings: &mut Findings) {
+    for (name, value) in table {
+        let Some(key) = schema::find(section.name, name.get_ref()) else {
+            let problem = Problem::UnknownKey {
+                section: section.name,
+                key: name.get_ref().to_string(),
+                meant: meant(section.name, name.get_ref()),
+            };
+            findings.push(problem, Some(source.place(name.span())));
+            continue;
+        };
+        let span = value.span();
+        let read = accept_toml(key, value.get_ref());
+        let value = read.map_err(|problem| findings.push(problem, Some(source.place(span.clone())))).ok();
+        set(into, key, value, Origin::File(span));
+    }
+}
+
+fn set(settings: &mut [Setting], key: &'static Key, value: Option<Value>, origin: Origin) {
+    let slot = settings.iter_mut().find(|setting| setting.key == key).expect("every key has a slot");
+    *slot = Setting { key, value, origin };
+}
+
+fn defaults(keys: impl Iterator<Item = &'static Key>) -> Vec<Setting> {
+    keys.map(|key| Setting { key, value: default_of(key), origin: Origin::Default }).collect()
+}
 
 fn not_utf8(path: &Path, error: &FromUtf8Error) -> ConfigErrors {
     let at = error.utf8_error().valid_up_to();
@@ -346,6 +380,7 @@ fn default_of(key: &Key) -> Option<Value> {
     match key.default {
         Default::Number(number) => Some(Value::Number(number)),
         Default::Text(text) => Some(Value::Text(text.to_owned())),
+        Default::Switch(on) => Some(Value::Switch(on)),
         Default::Follows(_) | Default::Required => None,
     }
 }
@@ -425,7 +460,8 @@ fn accept_toml(key: &'static Key, value: &DeValue<'_>) -> Result<Value, Problem>
             number.map_err(|_| Problem::OutOfRange { key, value: integer.to_string() }).and_then(|n| in_range(key, n))
         }
         (Kind::Bytes(..), DeValue::String(text)) => accept_text(key, text),
-        (Kind::Integer(..) | Kind::Millis(..), DeValue::String(_)) => {
+        (Kind::Switch, DeValue::Boolean(on)) => Ok(Value::Switch(*on)),
+        (Kind::Integer(..) | Kind::Millis(..) | Kind::Switch, DeValue::String(_)) => {
             Err(Problem::WrongType { key, got: describe(value).to_owned() })
         }
         (_, DeValue::String(text)) => accept_text(key, text),
@@ -438,6 +474,7 @@ fn accept_text(key: &'static Key, text: &str) -> Result<Value, Problem> {
     match key.kind {
         Kind::Integer(..) | Kind::Millis(..) => in_range(key, text.replace('_', "").parse().map_err(|_| wrong())?),
         Kind::Bytes(..) => in_range(key, schema::parse_bytes(text).ok_or_else(wrong)?),
+        Kind::Switch => text.parse().map(Value::Switch).map_err(|_| wrong()),
         Kind::Choice(words) if !words.contains(&text) => Err(Problem::NotAChoice { key, value: text.to_owned() }),
         Kind::Name if !is_name(text) => Err(Problem::BadName { key, value: text.to_owned() }),
         Kind::Path | Kind::File if text.is_empty() => Err(Problem::EmptyPath { key }),

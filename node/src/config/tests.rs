@@ -24,6 +24,21 @@ fn complaint_with(text: impl AsRef<[u8]>, args: &Overrides, env: &[(&str, &str)]
     said.replace(&prefix, "")
 }
 
+/// The same, with other files beside it.
+fn complaint_about(files: &[(&str, &[u8])], text: &str) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, bytes) in files {
+        fs::write(directory.path().join(name), bytes).unwrap();
+    }
+    let path = directory.path().join("balsa.toml");
+    fs::write(&path, text).unwrap();
+    let said = match Config::load(Some(&path), &Overrides::default(), std::iter::empty()) {
+        Ok(_) => "(accepted)".to_owned(),
+        Err(errors) => errors.to_string(),
+    };
+    said.replace(&format!("{}/", directory.path().display()), "")
+}
+
 fn load(text: &str) -> Loaded {
     load_with(text, &Overrides::default(), &[]).unwrap_or_else(|errors| panic!("{errors}"))
 }
@@ -35,6 +50,9 @@ fn load_with(text: &str, args: &Overrides, env: &[(&str, &str)]) -> Result<Loade
     let env = env.iter().map(|(name, value)| (name.to_string(), value.to_string()));
     Config::load(Some(&path), args, env)
 }
+
+/// The smallest binary that is complete: a custom section and nothing else.
+const EMPTY_MODULE: &[u8] = b"\0asm\x01\0\0\0\0\x0d\x0cbalsa.module";
 
 fn named(name: &str) -> Overrides {
     Overrides { name: Some(name.to_owned()), ..Overrides::default() }
@@ -122,13 +140,13 @@ fn the_variables_of_kubernetes_and_of_the_command_line_are_no_settings() {
 fn a_relative_path_in_the_file_starts_from_the_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("balsa.toml");
-    fs::write(directory.path().join("counter.wasm"), b"\0asm").unwrap();
+    fs::write(directory.path().join("counter.wasm"), EMPTY_MODULE).unwrap();
     fs::write(&path, "[node]\ndata_dir = \"d/{name}\"\n[[module]]\nname = \"counter\"\npath = \"counter.wasm\"")
         .unwrap();
     let config = Config::load(Some(&path), &Overrides::default(), std::iter::empty()).unwrap().config;
     assert_eq!(config.node.data_dir, directory.path().join("d/balsa-0"));
-    let module = config.module.unwrap();
-    assert_eq!((module.name.as_str(), module.path), ("counter", directory.path().join("counter.wasm")));
+    let [module] = &config.modules[..] else { panic!("{:?}", config.modules) };
+    assert_eq!((module.name.as_str(), &module.path), ("counter", &directory.path().join("counter.wasm")));
 }
 
 #[test]
@@ -148,7 +166,11 @@ fn founders_agree_on_members_and_limits_and_not_on_timings() {
     assert_eq!(hash(three, "balsa-0"), hash(three, "balsa-2"));
     assert_eq!(hash(three, "balsa-0"), hash(&format!("{three}[log]\nlevel = \"debug\""), "balsa-0"));
     assert_ne!(hash(three, "balsa-0"), hash("[cluster]\nreplicas = 5", "balsa-0"));
-    assert_ne!(hash(three, "balsa-0"), hash(&format!("{three}[limits]\nquery_fuel = 1000000"), "balsa-0"));
+    for key in schema::keys_of("limits") {
+        let (least, _) = key.kind.range().expect("a limit is a number");
+        let changed = format!("{three}[limits]\n{} = {least}", key.name());
+        assert_ne!(hash(three, "balsa-0"), hash(&changed, "balsa-0"), "{}", key.path);
+    }
 }
 
 #[test]
@@ -700,7 +722,7 @@ fn an_even_number_of_replicas_is_a_warning() {
 }
 
 #[test]
-fn a_module_must_be_one_and_be_there() {
+fn a_module_has_a_name_and_a_file_that_is_there() {
     assert_snapshot!(complaint("[[module]]\nname = \"counter\"\npath = \"counter.wasm\"\n"), @r#"
     error: there is no module file counter.wasm
      --> balsa.toml:3:8
@@ -717,14 +739,6 @@ fn a_module_must_be_one_and_be_there() {
       | ^^^^^^^^^^
       = help: a module has both, such as name = "counter" and path = "counter.wasm"
     "#);
-    assert_snapshot!(complaint("[[module]]\nname = \"a\"\npath = \"balsa.toml\"\n\n[[module]]\nname = \"b\"\npath = \"balsa.toml\"\n"), @r#"
-    error: several modules are not supported by this version
-     --> balsa.toml:5:1
-      |
-    5 | [[module]]
-      | ^^^^^^^^^^
-      = help: keep one of the 2 [[module]] sections
-    "#);
     assert_snapshot!(complaint("[[module]]\nname = \"a\"\npath = \".\"\n"), @r#"
     error: the module file . cannot be read: it is not a file
      --> balsa.toml:3:8
@@ -732,17 +746,100 @@ fn a_module_must_be_one_and_be_there() {
     3 | path = "."
       |        ^^^
     "#);
+    assert_snapshot!(complaint("[[module]]\nname = \"a\"\npath = \"a.wasm\"\nallow_breaking = \"yes\"\n"), @r#"
+    error: there is no module file a.wasm
+     --> balsa.toml:3:8
+      |
+    3 | path = "a.wasm"
+      |        ^^^^^^^^
+      = help: a relative path starts from the directory of the configuration file
+
+    error: `allow_breaking` is true or false, without quotes, but here it is text
+     --> balsa.toml:4:18
+      |
+    4 | allow_breaking = "yes"
+      |                  ^^^^^
+      = help: for example allow_breaking = false
+    "#);
 }
 
 #[test]
-fn a_module_that_is_too_large_is_refused_before_it_is_read() {
+fn modules_have_names_and_files_of_their_own() {
+    let one = "[[module]]\nname = \"a\"\npath = \"a.wasm\"\n";
+    assert_snapshot!(complaint_about(&[("a.wasm", EMPTY_MODULE), ("b.wasm", EMPTY_MODULE)], &format!("{one}[[module]]\nname = \"a\"\npath = \"b.wasm\"\n")), @r#"
+    error: two modules have the name "a"
+     --> balsa.toml:5:8
+      |
+    5 | name = "a"
+      |        ^^^
+      = help: the first of them stands at balsa.toml:2:8; each module has a name of its own
+    "#);
+    assert_snapshot!(complaint_about(&[("a.wasm", EMPTY_MODULE)], &format!("{one}[[module]]\nname = \"b\"\npath = \"./a.wasm\"\n")), @r#"
+    error: two modules have the path "./a.wasm"
+     --> balsa.toml:6:8
+      |
+    6 | path = "./a.wasm"
+      |        ^^^^^^^^^^
+      = help: the first of them stands at balsa.toml:3:8; each module has a path of its own
+    "#);
+}
+
+#[test]
+fn several_modules_are_read_in_the_order_of_the_file() {
+    let text = "[[module]]\nname = \"b\"\npath = \"b.wasm\"\n[[module]]\nname = \"a\"\npath = \"a.wasm.zst\"\nallow_breaking = true\n";
+    let recipe = Recipe { path: Some("/etc/balsa/balsa.toml".into()), ..Recipe::default() };
+    let modules = recipe.settings_of(text.into()).unwrap().config.modules;
+    let module = |name: &str, path: &str, allow_breaking| ModuleFile {
+        name: name.into(),
+        path: Path::new("/etc/balsa").join(path),
+        allow_breaking,
+    };
+    assert_eq!(modules, [module("b", "b.wasm", false), module("a", "a.wasm.zst", true)]);
+}
+
+#[test]
+fn a_file_that_is_no_complete_module_is_refused() {
+    let text = "[[module]]\nname = \"a\"\npath = \"a.wasm\"\n";
+    let broken = |bytes: &[u8]| complaint_about(&[("a.wasm", bytes)], text);
+    assert_snapshot!(broken(b""), @r#"
+    error: the module file a.wasm is empty
+     --> balsa.toml:3:8
+      |
+    3 | path = "a.wasm"
+      |        ^^^^^^^^
+    "#);
+    assert_snapshot!(broken(b"#!/bin/sh"), @r#"
+    error: the module file a.wasm is not a WebAssembly module: it begins with #!/b, not with \0asm, and it is not compressed with zstd either
+     --> balsa.toml:3:8
+      |
+    3 | path = "a.wasm"
+      |        ^^^^^^^^
+    "#);
+    assert_snapshot!(broken(b"\0asm\x01\0\0\0\x01\x05"), @r#"
+    error: the module file a.wasm is not a complete WebAssembly module: unexpected end-of-file (at byte 10 of 10)
+     --> balsa.toml:3:8
+      |
+    3 | path = "a.wasm"
+      |        ^^^^^^^^
+    "#);
+    assert_snapshot!(broken(b"\x28\xb5\x2f\xfd\x00"), @r#"
+    error: the module file a.wasm is not a complete zstd file: it is cut off or damaged
+     --> balsa.toml:3:8
+      |
+    3 | path = "a.wasm"
+      |        ^^^^^^^^
+    "#);
+}
+
+#[test]
+fn a_module_that_is_too_large_is_not_read_to_its_end() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("balsa.toml");
     fs::write(&path, "[[module]]\nname = \"a\"\npath = \"a.wasm\"\n").unwrap();
-    fs::File::create(directory.path().join("a.wasm")).unwrap().set_len(MODULE_BYTES_MAX as u64 + 1).unwrap();
+    fs::File::create(directory.path().join("a.wasm")).unwrap().set_len(1 << 40).unwrap();
     let errors = Config::load(Some(&path), &Overrides::default(), std::iter::empty()).unwrap_err().to_string();
     assert_snapshot!(errors.replace(&format!("{}/", directory.path().display()), ""), @r#"
-    error: the module file a.wasm has 8388609 bytes; a module has at most 8388608
+    error: the module file a.wasm has more than 33554432 bytes, which is the most that a module has
      --> balsa.toml:3:8
       |
     3 | path = "a.wasm"
@@ -890,6 +987,7 @@ fn the_examples_of_the_reference_are_accepted() {
     let examples: Vec<_> = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert!(examples.len() >= 3);
     for example in examples {
-        load(example);
+        let recipe = Recipe { path: Some("balsa.toml".into()), ..Recipe::default() };
+        recipe.settings_of(example.into()).unwrap_or_else(|errors| panic!("{errors}"));
     }
 }

@@ -18,16 +18,15 @@ use super::digest::Fold;
 use super::sessions::{self, Attempt, Slot, Verdict};
 use super::{ActiveModule, Fault, StateMachine, modules, settings};
 use crate::command::{APPLY_VERSION, Command, Outcome, Refusal, Reply};
-use crate::ids::ModuleHash;
 use crate::proto::command as pb;
 use crate::proto::raft;
 use crate::raft::types::{Entry, Membership, StoredMembership};
 use crate::storage::keys::Key;
-use crate::wasm::{Call, Context, HostFault, Method, MethodKind, Module};
+use crate::wasm::{Call, Context, HostFault, Method, MethodKind};
 
 /// What one entry came to.
 #[derive(Default)]
-struct Applied {
+pub(super) struct Applied {
     /// Encoded; empty for an entry that is no command.
     outcome: Bytes,
     /// If it is the stored outcome of an earlier entry: of which.
@@ -95,12 +94,19 @@ impl StateMachine {
                 let random = random.map_err(|_| malformed(&"a call needs 32 random bytes"))?;
                 self.apply_call(index, &call, random, fold)
             }
-            Kind::Activate(activate) => self.apply_activate(index, &activate),
+            Kind::Activate(activate) => {
+                let random = command.random.as_ref().try_into();
+                let random = random.map_err(|_| malformed(&"an activation needs 32 random bytes"))?;
+                let context = Context { index, time_ms: self.state.progress.time_ms, random };
+                self.apply_activate(&activate, context)
+            }
+            Kind::Upload(part) => self.apply_upload(&part),
+            Kind::Refuse(refuse) => self.apply_refuse(index, refuse),
+            Kind::Deactivate(stop) => self.apply_deactivate(index, &stop),
+            Kind::Drop(drop) => self.apply_drop(index, &drop),
+            Kind::Retry(retry) => self.apply_retry(&retry),
             Kind::Tick(pb::Tick {}) => Ok(Applied::ok()),
             Kind::SetLimits(set) => Ok(self.apply_limits(set.limits.unwrap_or_default())),
-            Kind::Upload(_) | Kind::Refuse(_) | Kind::Deactivate(_) | Kind::Drop(_) | Kind::Retry(_) => {
-                Err(Fault::UnknownKind { index })
-            }
         }
     }
 
@@ -114,6 +120,7 @@ impl StateMachine {
             _ => sessions::EVICTED_PER_ENTRY,
         };
         state.sessions.evict(&mut state.txn, &mut state.progress, rows_max)?;
+        state.uploads.expire(&mut state.txn, state.progress.time_ms);
         self.merge(fold);
         Ok(())
     }
@@ -189,32 +196,6 @@ impl StateMachine {
         }
     }
 
-    /// Makes a module the one called so. The same code again changes nothing, whichever generation was expected.
-    fn apply_activate(&mut self, index: u64, activate: &pb::Activate) -> Result<Applied, Fault> {
-        let (name, wasm) = (activate.name.as_str(), &activate.wasm);
-        let active = self.state.registry.get(name);
-        if active.is_some_and(|active| active.module.hash() == ModuleHash::of(wasm)) {
-            return Ok(Applied::ok());
-        }
-        if activate.expected_generation != active.map_or(0, |active| active.generation) {
-            return Ok(Applied::refused(Refusal::GenerationMismatch, None));
-        }
-        let module = match Module::load(&self.engine, wasm) {
-            Ok(module) => module,
-            // Other nodes may well have taken it: no reason to refuse, every reason to stop.
-            Err(why) if why.is_of_this_node() => return Err(Fault::Module { name: name.to_owned(), why }),
-            Err(why) => return Ok(Applied::refused(Refusal::InvalidModule, Some(why.to_string()))),
-        };
-        if let Some(objection) = self.state.registry.objection(name, &module) {
-            return Ok(Applied::refused(Refusal::InvalidModule, Some(objection)));
-        }
-        let state = &mut self.state;
-        state.txn.put(Key::Module(name).encode(), modules::encode_row(name, &module, index));
-        state.txn.put(Key::Wasm(name).encode(), wasm.to_vec());
-        state.registry = state.registry.with(name, module, index).into();
-        Ok(Applied::ok())
-    }
-
     fn apply_limits(&mut self, limits: pb::Limits) -> Applied {
         self.state.limits = settings::clamp(limits.into());
         self.state.txn.put(Key::Limits.encode(), settings::encode(self.state.limits));
@@ -228,16 +209,17 @@ impl StateMachine {
 }
 
 impl Applied {
-    fn new(outcome: &Outcome) -> Self {
+    /// A command that came to `outcome`.
+    pub(super) fn with(outcome: &Outcome) -> Self {
         Self { outcome: pb::Outcome::from(outcome).encode_to_vec().into(), ..Self::default() }
     }
 
-    fn ok() -> Self {
-        Self::new(&Outcome::Ok(Bytes::new()))
+    pub(super) fn ok() -> Self {
+        Self::with(&Outcome::Ok(Bytes::new()))
     }
 
-    fn refused(refusal: Refusal, detail: Option<String>) -> Self {
-        Self { trap_detail: detail, ..Self::new(&Outcome::Refused(refusal)) }
+    pub(super) fn refused(refusal: Refusal, detail: Option<String>) -> Self {
+        Self { trap_detail: detail, ..Self::with(&Outcome::Refused(refusal)) }
     }
 
     fn replay(row: pb::Session) -> Self {

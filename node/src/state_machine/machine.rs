@@ -20,6 +20,7 @@ use prost::Message;
 use super::digest::Recent;
 use super::query::Shared;
 use super::sessions::Sessions;
+use super::uploads::Uploads;
 use super::{Fault, Progress, Reader, Received, Receiver, Registry, Snapshot, View, settings};
 use crate::ids::Digest;
 use crate::limits::Replicated;
@@ -64,6 +65,7 @@ pub(super) struct Loaded {
     pub(super) limits: Replicated,
     pub(super) registry: Arc<Registry>,
     pub(super) sessions: Sessions,
+    pub(super) uploads: Uploads,
 }
 
 impl Options {
@@ -230,6 +232,7 @@ impl Loaded {
             limits: settings::load(&view)?,
             registry: Arc::new(Registry::load(engine, &view, known)?),
             sessions: Sessions::default(),
+            uploads: Uploads::load(&view)?,
             txn: Txn::new(view),
         })
     }

@@ -18,6 +18,9 @@
 //! | `machine`     | the state machine as its thread holds it: open, publish, checkpoint, install |
 //! | `apply`       | entries in, outcomes out |
 //! | `modules`     | which module serves which method |
+//! | `life`        | modules uploaded, activated, refused, stopped, dropped |
+//! | `uploads`     | modules on their way, in parts |
+//! | `history`     | what became of modules, and which wishes were answered |
 //! | `sessions`    | exactly once |
 //! | `settings`    | the replicated limits |
 //! | `progress`    | the row that changes with every batch |
@@ -29,6 +32,8 @@
 
 mod apply;
 pub mod digest;
+mod history;
+mod life;
 mod machine;
 mod modules;
 mod progress;
@@ -36,6 +41,7 @@ mod query;
 mod sessions;
 mod settings;
 mod snapshot;
+mod uploads;
 
 #[cfg(test)]
 mod tests;
@@ -44,6 +50,7 @@ pub use machine::{Options, StateMachine};
 pub use modules::{ActiveModule, Registry};
 pub use progress::Progress;
 pub use query::{QueryError, Reader, View};
+pub use settings::clamp;
 pub use snapshot::{CHUNK_BYTES_MAX, Received, Receiver, Snapshot, SnapshotError, SnapshotReader, SnapshotWriter};
 
 use crate::raft::types::LogId;

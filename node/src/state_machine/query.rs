@@ -6,6 +6,7 @@
 //!
 //! Waiting for an index is the caller's business: `Options::on_publish` is told each published index.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,9 +17,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::digest::{Recent, StateHash};
-use super::{Progress, Registry, Snapshot, modules};
-use crate::ids::Digest;
+use super::{Fault, Progress, Registry, Snapshot, history, modules, uploads};
+use crate::ids::{Digest, ModuleHash};
 use crate::limits::Replicated;
+use crate::proto::command as pb;
 use crate::raft::types::StoredMembership;
 use crate::service::{Catalog, Executed};
 use crate::storage::{ReadView, Txn};
@@ -119,6 +121,26 @@ impl View {
     /// The modules that serve, by name.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// What became of `module`, or of all modules, in order of names and then of time.
+    pub fn history(&self, module: Option<&str>) -> Result<Vec<pb::Activation>, HostFault> {
+        Ok(history::activations(&self.state, module)?)
+    }
+
+    /// The last wish of the files that was answered, by name of the module.
+    pub fn decisions(&self) -> Result<BTreeMap<String, pb::Decided>, HostFault> {
+        Ok(history::decisions(&self.state)?)
+    }
+
+    /// The bytes of the module with this hash, if it was uploaded whole and waits for its activation, or has a row.
+    pub fn wasm(&self, hash: ModuleHash) -> Result<Option<Bytes>, HostFault> {
+        let waiting = uploads::whole_size(&self.state, hash)?;
+        let known = || self.registry.rows().find(|row| row.hash == hash.0[..]).map(|row| row.size);
+        match waiting.or_else(known) {
+            Some(size) => Ok(uploads::assemble(hash, size, |key| self.state.get(key)).map_err(Fault::from)?),
+            None => Ok(None),
+        }
     }
 
     /// The raw rows.

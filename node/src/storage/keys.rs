@@ -12,11 +12,16 @@
 //! | `0x02` | -                                                          | `balsa.raft.v1.StoredMembership` |
 //! | `0x03` | -                                                          | `balsa.command.v1.Limits`; absent: the defaults of apply version 1 |
 //! | `0x10` | module name                                                | `balsa.command.v1.ActiveModule` |
-//! | `0x11` | module name                                                | its wasm, uncompressed |
+//! | `0x11` | hash of a wasm (32), number of the part (u32)              | `MODULE_PART_BYTES_MAX` bytes of it, uncompressed; the last part has the rest |
+//! | `0x12` | hash of a wasm (32)                                        | `balsa.command.v1.Uploaded`: its parts are on their way |
+//! | `0x13` | module name                                                | `balsa.command.v1.Decided` |
+//! | `0x14` | module name (u8 length), log index (u64)                   | `balsa.command.v1.Activation` |
 //! | `0x20` | UUIDv7 (16), module (u8 length), method path               | `balsa.command.v1.Session` |
 //! | `0x21` | module (u8 length), method path (u16 length), opaque key   | `balsa.command.v1.Session` |
 //! | `0x22` | log time (u64), log index (u64)                            | the `0x21` key that was written then |
 //! | `0x40` | module (u8 length), the module's own key                   | the module's own value |
+
+use crate::ids::ModuleHash;
 
 /// A key of the state, taken apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +34,24 @@ pub enum Key<'a> {
     Limits,
     /// A row of the module registry.
     Module(&'a str),
-    /// The code of the module in that row.
-    Wasm(&'a str),
+    /// A part of a module's code.
+    Wasm {
+        /// Of the whole.
+        hash: ModuleHash,
+        /// From 0.
+        part: u32,
+    },
+    /// How much of a module's code has arrived, until it is activated.
+    Upload(ModuleHash),
+    /// The last wish of the files about the module called so.
+    Decided(&'a str),
+    /// What became of a module that was wanted.
+    History {
+        /// Its name.
+        module: &'a str,
+        /// Log index of the decision.
+        index: u64,
+    },
     /// A command remembered under a UUIDv7: its time comes first, so that what is too old is one range.
     TimedSession {
         /// The idempotency key's 16 bytes; the first six are milliseconds since 1970.
@@ -74,6 +95,9 @@ mod space {
     pub(super) const LIMITS: u8 = 0x03;
     pub(super) const MODULE: u8 = 0x10;
     pub(super) const WASM: u8 = 0x11;
+    pub(super) const UPLOAD: u8 = 0x12;
+    pub(super) const DECIDED: u8 = 0x13;
+    pub(super) const HISTORY: u8 = 0x14;
     pub(super) const TIMED_SESSION: u8 = 0x20;
     pub(super) const OPAQUE_SESSION: u8 = 0x21;
     pub(super) const OPAQUE_TIME: u8 = 0x22;
@@ -88,7 +112,12 @@ impl<'a> Key<'a> {
             Self::Membership => vec![space::MEMBERSHIP],
             Self::Limits => vec![space::LIMITS],
             Self::Module(name) => join(space::MODULE, &[name.as_bytes()]),
-            Self::Wasm(name) => join(space::WASM, &[name.as_bytes()]),
+            Self::Wasm { hash, part } => join(space::WASM, &[&hash.0, &part.to_be_bytes()]),
+            Self::Upload(hash) => join(space::UPLOAD, &[&hash.0]),
+            Self::Decided(name) => join(space::DECIDED, &[name.as_bytes()]),
+            Self::History { module, index } => {
+                join(space::HISTORY, &[&[len_u8(module)], module.as_bytes(), &index.to_be_bytes()])
+            }
             Self::TimedSession { id, module, method } => {
                 join(space::TIMED_SESSION, &[&id, &[len_u8(module)], module.as_bytes(), method.as_bytes()])
             }
@@ -111,7 +140,16 @@ impl<'a> Key<'a> {
             space::MEMBERSHIP => rest.is_empty().then_some(Self::Membership),
             space::LIMITS => rest.is_empty().then_some(Self::Limits),
             space::MODULE => text(rest).map(Self::Module),
-            space::WASM => text(rest).map(Self::Wasm),
+            space::WASM => {
+                let (hash, part) = rest.split_first_chunk()?;
+                Some(Self::Wasm { hash: ModuleHash(*hash), part: u32::from_be_bytes(part.try_into().ok()?) })
+            }
+            space::UPLOAD => Some(Self::Upload(ModuleHash(rest.try_into().ok()?))),
+            space::DECIDED => text(rest).map(Self::Decided),
+            space::HISTORY => {
+                let (module, index) = split_u8(rest)?;
+                Some(Self::History { module: text(module)?, index: u64::from_be_bytes(index.try_into().ok()?) })
+            }
             space::TIMED_SESSION => {
                 let (id, rest) = rest.split_first_chunk()?;
                 let (module, method) = split_u8(rest)?;
@@ -140,6 +178,26 @@ impl<'a> Key<'a> {
 /// Where the registry's rows lie: start and end (not included).
 pub fn modules() -> (Vec<u8>, Vec<u8>) {
     (vec![space::MODULE], vec![space::MODULE + 1])
+}
+
+/// Where uploads that are under way lie: start and end (not included).
+pub fn uploads() -> (Vec<u8>, Vec<u8>) {
+    (vec![space::UPLOAD], vec![space::UPLOAD + 1])
+}
+
+/// Where decisions about the files' wishes lie: start and end (not included).
+pub fn decided() -> (Vec<u8>, Vec<u8>) {
+    (vec![space::DECIDED], vec![space::DECIDED + 1])
+}
+
+/// Where the history of `module`, or of all modules, lies: start and end (not included).
+pub fn history(module: Option<&str>) -> (Vec<u8>, Vec<u8>) {
+    let start = match module {
+        None => vec![space::HISTORY],
+        Some(module) => join(space::HISTORY, &[&[len_u8(module)], module.as_bytes()]),
+    };
+    let end = after_prefix(&start).expect("the space's own byte is below 0xff");
+    (start, end)
 }
 
 /// What a module's own keys start with.
@@ -210,14 +268,18 @@ mod tests {
     proptest! {
         #[test]
         fn a_key_is_read_back(
-            id: [u8; 16], module in ".{1,40}", method in ".{0,40}", key: Vec<u8>, time_ms: u64, index: u64,
+            hash: [u8; 32], id: [u8; 16], module in ".{1,40}", method in ".{0,40}", key: Vec<u8>, time_ms: u64, index: u64,
         ) {
+            let hash = ModuleHash(hash);
             for original in [
                 Key::Progress,
                 Key::Membership,
                 Key::Limits,
                 Key::Module(&module),
-                Key::Wasm(&module),
+                Key::Wasm { hash, part: index as u32 },
+                Key::Upload(hash),
+                Key::Decided(&module),
+                Key::History { module: &module, index },
                 Key::TimedSession { id, module: &module, method: &method },
                 Key::OpaqueSession { module: &module, method: &method, key: &key },
                 Key::OpaqueTime { time_ms, index },

@@ -13,9 +13,9 @@ use super::engine::TABLE_ELEMENTS_MAX;
 use super::host::log::Logs;
 use super::host::random::Random;
 use super::module::{Method, MethodKind, Module};
-use super::outcome::{self, Circumstances, HostFault, Stop, Stopped};
+use super::outcome::{self, Circumstances, Export, HostFault, Stop, Stopped};
 use super::stack;
-use crate::command::{GuestStatus, Outcome};
+use crate::command::{GuestStatus, Outcome, TrapClass};
 
 /// Fuel of the run that finds out whether a module starts: far more than constructors need.
 const START_UP_FUEL: u64 = 10_000_000;
@@ -90,6 +90,10 @@ pub struct Finished {
     pub trap_detail: Option<String>,
     /// What it logged. This node's too.
     pub logs: Vec<LogLine>,
+    /// Puts and deletes that it made, each counted even if it was the same key again.
+    pub writes: u64,
+    /// Bytes of the keys and values of those.
+    pub written_bytes: u64,
     /// The state it was given. After anything but [`Outcome::Ok`] its writes are to be thrown away.
     pub state: Box<dyn State>,
 }
@@ -110,6 +114,8 @@ impl fmt::Debug for Finished {
             .field("fuel_used", &self.fuel_used)
             .field("trap_detail", &self.trap_detail)
             .field("logs", &self.logs)
+            .field("writes", &self.writes)
+            .field("written_bytes", &self.written_bytes)
             .finish_non_exhaustive()
     }
 }
@@ -120,6 +126,7 @@ pub(super) struct CallState {
     pub(super) input: Bytes,
     pub(super) context: Context,
     pub(super) writable: bool,
+    pub(super) written: Written,
     /// `balsa_call` has begun. Before, in constructors, there is no input, no state and no output.
     pub(super) begun: bool,
     pub(super) deadline: Option<Instant>,
@@ -134,26 +141,101 @@ pub(super) struct CallState {
     pub(super) growth: Growth,
 }
 
+/// What to run, whoever asked for it: a [`Call`] or a [`Transition`](super::Transition).
+pub(super) struct Run {
+    pub(super) entry: Entry,
+    pub(super) input: Bytes,
+    pub(super) context: Context,
+    pub(super) fuel: u64,
+    pub(super) memory_bytes: u64,
+    pub(super) access: Access,
+}
+
+/// Which export, and what it is called with; the input's length comes by itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Entry {
+    Call { method: u32 },
+    Init,
+    Migrate,
+}
+
+/// What may be done with the state.
+pub(super) enum Access {
+    Read { deadline: Option<Instant> },
+    Write { writes_max: u64, bytes_max: u64 },
+}
+
+impl Access {
+    /// A command's: fuel and the limits of keys and values bound it.
+    const COMMAND: Self = Self::Write { writes_max: u64::MAX, bytes_max: u64::MAX };
+}
+
+impl Entry {
+    fn export(self) -> Export {
+        match self {
+            Self::Call { .. } => Export::Call,
+            Self::Init => Export::Init,
+            Self::Migrate => Export::Migrate,
+        }
+    }
+}
+
 impl CallState {
-    fn new(call: Call<'_>, state: Box<dyn State>) -> Self {
-        let query = call.method.kind == MethodKind::Query;
+    fn new(run: Run, state: Box<dyn State>) -> Self {
+        let (deadline, written) = match run.access {
+            Access::Read { deadline } => (deadline, Written::default()),
+            Access::Write { writes_max, bytes_max } => (None, Written { writes_max, bytes_max, ..Written::default() }),
+        };
         Self {
             state,
-            input: call.input,
-            context: call.context,
-            writable: !query,
+            input: run.input,
+            context: run.context,
+            writable: matches!(run.access, Access::Write { .. }),
+            written,
             begun: false,
-            deadline: call.deadline.filter(|_| query),
+            deadline,
             instance: None,
             memory: None,
             output: None,
             unread: Vec::new(),
-            random: Random::new(call.context.random),
+            random: Random::new(run.context.random),
             logs: Logs::default(),
             panic: None,
-            growth: Growth { memory_bytes: usize::try_from(call.memory_bytes).unwrap_or(usize::MAX), denied: false },
+            growth: Growth { memory_bytes: usize::try_from(run.memory_bytes).unwrap_or(usize::MAX), denied: false },
         }
     }
+}
+
+/// What was written, and how much may be.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Written {
+    pub(super) writes: u64,
+    pub(super) bytes: u64,
+    writes_max: u64,
+    bytes_max: u64,
+}
+
+impl Written {
+    /// Counts one write of as many bytes, before it is made.
+    pub(super) fn charge(&mut self, bytes: u64) -> Result<(), Stop> {
+        let Self { writes_max, bytes_max, .. } = *self;
+        if self.writes >= writes_max {
+            return Err(write_limit(format!("more than {writes_max} puts and deletes; {MEND}")));
+        }
+        if bytes > bytes_max - self.bytes {
+            return Err(write_limit(format!("more than {bytes_max} bytes of keys and values; {MEND}")));
+        }
+        self.writes += 1;
+        self.bytes += bytes;
+        Ok(())
+    }
+}
+
+/// What an author can do about a migration that is too large.
+const MEND: &str = "change the rest when it is next read, by a version in each value";
+
+fn write_limit(detail: String) -> Stop {
+    Stop::trap(TrapClass::WriteLimit, detail)
 }
 
 /// How far memory and tables may grow.
@@ -197,33 +279,47 @@ impl ResourceLimiter for Growth {
 impl Module {
     /// Runs one method on a fresh instance.
     pub fn call(&self, call: Call<'_>, state: Box<dyn State>) -> Result<Finished, HostFault> {
-        if call.memory_bytes > self.engine.shared.memory_bytes_max {
-            let (asked, reserved) = (call.memory_bytes, self.engine.shared.memory_bytes_max);
+        let access = match call.method.kind {
+            MethodKind::Command => Access::COMMAND,
+            MethodKind::Query => Access::Read { deadline: call.deadline },
+        };
+        let entry = Entry::Call { method: call.method.index };
+        let Call { input, context, fuel, memory_bytes, .. } = call;
+        self.run(Run { entry, input, context, fuel, memory_bytes, access }, state)
+    }
+
+    /// Runs one export on a fresh instance.
+    pub(super) fn run(&self, run: Run, state: Box<dyn State>) -> Result<Finished, HostFault> {
+        if run.memory_bytes > self.engine.shared.memory_bytes_max {
+            let (asked, reserved) = (run.memory_bytes, self.engine.shared.memory_bytes_max);
             return Err(HostFault(format!("a call may use {asked} bytes of memory, but slots have only {reserved}")));
         }
-        let slots = match call.method.kind {
-            MethodKind::Command => &self.engine.shared.commands,
-            MethodKind::Query => &self.engine.shared.queries,
+        let slots = match run.access {
+            Access::Write { .. } => &self.engine.shared.commands,
+            Access::Read { .. } => &self.engine.shared.queries,
         };
-        let (fuel, method, input_len) = (call.fuel, call.method.index, call.input.len());
-        let call = CallState::new(call, state);
+        let (fuel, entry) = (run.fuel, run.entry);
+        let call = CallState::new(run, state);
         let Some(_slot) = slots.take(call.deadline) else {
             return Ok(Finished::late(call, 0));
         };
         let mut store = self.store(call, fuel)?;
-        let result = self.run(&mut store, method, input_len);
-        self.finish(store, fuel, result)
+        let result = self.enter(&mut store, entry);
+        self.finish(store, fuel, entry.export(), result)
     }
 
     /// Makes an instance and runs what runs before a call, to find out at load whether that works.
     pub(super) fn start_up(&self) -> Result<(), Rejection> {
-        let method = Method { path: String::new(), kind: MethodKind::Query, index: 0 };
-        let context = Context { index: 0, time_ms: 0, random: [0; 32] };
-        let memory_bytes = self.engine.shared.memory_bytes_max;
-        let call =
-            Call { method: &method, input: Bytes::new(), context, fuel: START_UP_FUEL, memory_bytes, deadline: None };
+        let run = Run {
+            entry: Entry::Init,
+            input: Bytes::new(),
+            context: Context { index: 0, time_ms: 0, random: [0; 32] },
+            fuel: START_UP_FUEL,
+            memory_bytes: self.engine.shared.memory_bytes_max,
+            access: Access::Read { deadline: None },
+        };
         let _slot = self.engine.shared.start_ups.take(None);
-        let mut store = self.store(CallState::new(call, Box::new(Empty)), START_UP_FUEL)?;
+        let mut store = self.store(CallState::new(run, Box::new(Empty)), START_UP_FUEL)?;
         match self.start(&mut store) {
             Ok(_) => Ok(()),
             Err(error) => match self.stopped(&mut store, &error).stop {
@@ -256,23 +352,34 @@ impl Module {
         Ok(instance)
     }
 
-    fn run(&self, store: &mut Store<CallState>, method: u32, input_len: usize) -> wasmtime::Result<u32> {
+    fn enter(&self, store: &mut Store<CallState>, entry: Entry) -> wasmtime::Result<u32> {
         let instance = self.start(store)?;
         store.data_mut().begun = true;
-        let entry = function(store, &instance, &self.compiled.exports.call).typed::<(u32, u32), u32>(&*store)?;
-        let input_len = u32::try_from(input_len).expect("requests are bounded far below 4 GiB");
-        entry.call(store, (method, input_len))
+        let exports = &self.compiled.exports;
+        let input_len = u32::try_from(store.data().input.len()).expect("requests are bounded far below 4 GiB");
+        match (entry, &exports.init, &exports.migrate) {
+            (Entry::Call { method }, ..) => {
+                let call = function(store, &instance, &exports.call).typed::<(u32, u32), u32>(&*store)?;
+                call.call(store, (method, input_len))
+            }
+            (Entry::Init, Some(init), _) => function(store, &instance, init).typed::<(), u32>(&*store)?.call(store, ()),
+            (Entry::Migrate, _, Some(migrate)) => {
+                function(store, &instance, migrate).typed::<u32, u32>(&*store)?.call(store, input_len)
+            }
+            (Entry::Init, None, _) | (Entry::Migrate, _, None) => unreachable!("`transition` asks for what there is"),
+        }
     }
 
     fn finish(
         &self,
         mut store: Store<CallState>,
         fuel: u64,
+        export: Export,
         result: wasmtime::Result<u32>,
     ) -> Result<Finished, HostFault> {
         let fuel_used = fuel - store.get_fuel().expect("the engine counts fuel");
         let ended = match result {
-            Ok(code) => outcome::returned(code, store.data_mut().output.take())
+            Ok(code) => outcome::returned(export, code, store.data_mut().output.take())
                 .map_err(|stop| Stopped { stop, backtrace: String::new() }),
             Err(error) => Err(self.stopped(&mut store, &error)),
         };
@@ -313,7 +420,21 @@ fn function(store: &mut Store<CallState>, instance: &Instance, export: &ModuleEx
 
 impl Finished {
     fn new(call: CallState, outcome: Outcome, fuel_used: u64, trap_detail: Option<String>) -> Self {
-        Self { outcome, fuel_used, trap_detail, logs: call.logs.into_lines(), state: call.state }
+        Self {
+            outcome,
+            fuel_used,
+            trap_detail,
+            logs: call.logs.into_lines(),
+            writes: call.written.writes,
+            written_bytes: call.written.bytes,
+            state: call.state,
+        }
+    }
+
+    /// A success that nothing had to be run for.
+    pub(super) fn nothing(state: Box<dyn State>) -> Self {
+        let outcome = Outcome::Ok(Bytes::new());
+        Self { outcome, fuel_used: 0, trap_detail: None, logs: Vec::new(), writes: 0, written_bytes: 0, state }
     }
 
     fn late(call: CallState, fuel_used: u64) -> Self {

@@ -33,6 +33,7 @@
 
 mod call;
 mod check;
+pub mod compat;
 pub mod embedded;
 mod engine;
 mod host;
@@ -41,6 +42,7 @@ mod module;
 mod outcome;
 mod services;
 mod stack;
+mod transition;
 
 #[cfg(test)]
 mod tests;
@@ -48,5 +50,7 @@ mod tests;
 pub use call::{Call, Context, Finished, LogLine, ScanRange, State, Visit};
 pub use check::Rejection;
 pub use engine::{Engine, Options, THREAD_STACK_BYTES};
+pub(crate) use metadata::SECTION as METADATA_SECTION;
 pub use module::{Method, MethodKind, Module};
 pub use outcome::HostFault;
+pub use transition::Transition;

@@ -44,6 +44,8 @@ pub struct Method {
 /// What loading makes of a module's bytes.
 pub(super) struct Compiled {
     pub(super) hash: ModuleHash,
+    /// Bytes of wasm, as the author built it.
+    pub(super) size: usize,
     pub(super) metadata: Metadata,
     pub(super) methods: Vec<Method>,
     pub(super) paths: BTreeMap<String, usize>,
@@ -57,6 +59,8 @@ pub(super) struct Exports {
     pub(super) memory: ModuleExport,
     pub(super) call: ModuleExport,
     pub(super) initialize: Option<ModuleExport>,
+    pub(super) init: Option<ModuleExport>,
+    pub(super) migrate: Option<ModuleExport>,
     pub(super) stack: ModuleExport,
 }
 
@@ -79,6 +83,21 @@ impl Module {
     /// The hash of the bytes it was loaded from: as the author built them, before any instrumentation.
     pub fn hash(&self) -> ModuleHash {
         self.compiled.hash
+    }
+
+    /// How many bytes those are.
+    pub fn size(&self) -> usize {
+        self.compiled.size
+    }
+
+    /// Whether it prepares the state of a name that is new.
+    pub fn has_init(&self) -> bool {
+        self.compiled.exports.init.is_some()
+    }
+
+    /// Whether it has something to do with the state of a module whose place it takes.
+    pub fn has_migrate(&self) -> bool {
+        self.compiled.exports.migrate.is_some()
     }
 
     /// Its name, as it gives it.
@@ -127,6 +146,7 @@ impl Compiled {
         let paths = checked.methods.iter().enumerate().map(|(at, method)| (method.path.clone(), at)).collect();
         Ok(Self {
             hash,
+            size: wasm.len(),
             metadata: checked.metadata,
             methods: checked.methods,
             paths,
@@ -144,6 +164,8 @@ impl Exports {
             memory: export("memory"),
             call: export("balsa_call"),
             initialize: module.get_export_index("_initialize"),
+            init: module.get_export_index("balsa_init"),
+            migrate: module.get_export_index("balsa_migrate"),
             stack: export(stack::EXPORT),
         }
     }

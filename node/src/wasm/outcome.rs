@@ -1,5 +1,7 @@
 //! How a call ends: from what wasmtime and the host functions report to the three ways of `mod.rs`.
 
+use std::fmt;
+
 use bytes::Bytes;
 use prost::Message;
 use wasmtime::Trap;
@@ -88,6 +90,24 @@ fn from_trap(trap: Trap, circumstances: Circumstances) -> Stop {
     Stop::trap(class, trap.to_string())
 }
 
+/// What the host runs of a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Export {
+    Call,
+    Init,
+    Migrate,
+}
+
+impl fmt::Display for Export {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Call => "balsa_call",
+            Self::Init => "balsa_init",
+            Self::Migrate => "balsa_migrate",
+        })
+    }
+}
+
 /// `google.rpc.Status`, as far as the host looks into it. Details stay in the encoded form that the guest gave.
 #[derive(Clone, PartialEq, Message)]
 struct RpcStatus {
@@ -99,19 +119,22 @@ struct RpcStatus {
     details: Vec<prost_types::Any>,
 }
 
-/// What a call that returned `code` and gave `output` amounts to.
-pub(super) fn returned(code: u32, output: Option<Bytes>) -> Result<Outcome, Stop> {
+/// What it amounts to that `export` returned `code` and gave `output`.
+pub(super) fn returned(export: Export, code: u32, output: Option<Bytes>) -> Result<Outcome, Stop> {
     match (code, output) {
-        (0, Some(output)) => Ok(Outcome::Ok(output)),
-        (0, None) => Err(bad_result("balsa_call returned 0 (success) without an output; call output() once")),
-        (1..=16, output) => status(code, output.unwrap_or_default()).map(Outcome::Status),
+        (0, Some(output)) if export == Export::Call => Ok(Outcome::Ok(output)),
+        (0, None) if export == Export::Call => {
+            Err(bad_result("balsa_call returned 0 (success) without an output; call output() once"))
+        }
+        (0, _) => Ok(Outcome::Ok(Bytes::new())),
+        (1..=16, output) => status(export, code, output.unwrap_or_default()).map(Outcome::Status),
         (other, _) => {
-            Err(bad_result(format!("balsa_call returned {other}, which is neither 0 nor a gRPC code (1..=16)")))
+            Err(bad_result(format!("{export} returned {other}, which is neither 0 nor a gRPC code (1..=16)")))
         }
     }
 }
 
-fn status(code: u32, details: Bytes) -> Result<GuestStatus, Stop> {
+fn status(export: Export, code: u32, details: Bytes) -> Result<GuestStatus, Stop> {
     if details.len() > STATUS_BYTES_MAX {
         let bytes = details.len();
         return Err(bad_result(format!("a status of {bytes} bytes; at most {STATUS_BYTES_MAX} fit gRPC's headers")));
@@ -120,7 +143,7 @@ fn status(code: u32, details: Bytes) -> Result<GuestStatus, Stop> {
         .map_err(|error| bad_result(format!("the output beside code {code} is not a google.rpc.Status: {error}")))?;
     if !details.is_empty() && u32::try_from(status.code) != Ok(code) {
         let inner = status.code;
-        return Err(bad_result(format!("balsa_call returned code {code}, but its google.rpc.Status has code {inner}")));
+        return Err(bad_result(format!("{export} returned code {code}, but its google.rpc.Status has code {inner}")));
     }
     Ok(GuestStatus { code, message: status.message, details })
 }

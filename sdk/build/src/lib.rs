@@ -20,6 +20,8 @@
 //! For wasm targets the linker is asked for a guest stack of 64 KiB: a fresh instance for each command must zero what the
 //! last one touched, and Rust's default of 1 MiB costs more time than a put.
 
+#![deny(missing_docs)]
+
 mod error;
 mod generator;
 mod metadata;

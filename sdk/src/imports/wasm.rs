@@ -72,7 +72,7 @@ pub fn enter_migrate(from_len: u32, migrate: Migrate) -> u32 {
 }
 
 /// Hands over why not; a transition that succeeds has nothing to say.
-fn transition(result: Result<(), Status>) -> u32 {
+pub fn transition(result: Result<(), Status>) -> u32 {
     result.map_or_else(|status| reply(Err(status)), |()| 0)
 }
 

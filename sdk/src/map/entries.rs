@@ -101,17 +101,22 @@ impl<K: Key, V: Value> Entries<K, V> {
             range = behind_token(range, prefix_len, token)?;
         }
         let page = view.scan(&range);
-        let next = match page.last_key() {
-            Some(key) if page.has_more() => page.slice(&key[prefix_len..]),
-            _ => Bytes::new(),
-        };
+        let next = next_token(&page, prefix_len);
         let entries = Rows::new(&page).map(|row| row.entry(prefix_len)).collect::<Result<_, _>>()?;
         Ok(EntryPage { entries, next })
     }
 }
 
-/// Goes on behind the key that the token is: all of it but the map's own part.
-fn behind_token(range: Range, prefix_len: usize, token: &[u8]) -> Result<Range, Status> {
+/// What the page behind this one is asked for with: the last key, without the map's own part.
+pub(super) fn next_token(page: &Page, prefix_len: usize) -> Bytes {
+    match page.last_key() {
+        Some(key) if page.has_more() => page.slice(&key[prefix_len..]),
+        _ => Bytes::new(),
+    }
+}
+
+/// Goes on behind the key that the token stands for.
+pub(super) fn behind_token(range: Range, prefix_len: usize, token: &[u8]) -> Result<Range, Status> {
     let key = [&range.start[..prefix_len], token].concat();
     if key.len() > STORED_KEY_BYTES_MAX || !range.contains(&key) {
         return Err(Status::invalid_argument("the page token is not of this range"));

@@ -8,7 +8,7 @@ use prost::bytes::Bytes;
 
 use crate::limits::{STORED_BYTES_MAX, STORED_KEY_BYTES_MAX};
 use crate::testing::Host;
-use crate::{Code, Context, Entries, Item, Map, Start, Status, View};
+use crate::{Code, Context, Entries, Item, Map, Start, Status, Upgrade, Value, Versioned, View};
 
 type Pair = (String, u8);
 
@@ -185,6 +185,45 @@ fn a_loop_may_delete_what_it_reads() {
     };
     host.change(empty).unwrap();
     assert!(host.state().is_empty());
+}
+
+/// Doubled since version 0.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Size {
+    #[prost(uint64, tag = "1")]
+    bytes: u64,
+}
+
+impl Upgrade for Size {
+    const VERSION: u32 = 1;
+
+    fn upgrade(_: u32, stored: Bytes) -> Result<Self, Status> {
+        Self::from_stored(stored).map(|old| Self { bytes: old.bytes * 2 })
+    }
+}
+
+#[test]
+fn old_values_are_rewritten_a_part_at_a_time() {
+    const OLD: Map<u8, Size> = Map::new("sizes");
+    const NEW: Map<u8, Versioned<Size>> = Map::new("sizes");
+    let mut host = Host::new();
+    host.change(|ctx| (1..=5).try_for_each(|n| OLD.insert(ctx, &n, &Size { bytes: n.into() }))).unwrap();
+    host.change(|ctx| NEW.insert(ctx, &2, &Size { bytes: 20 }.into())).unwrap();
+    let expected = [2, 20, 6, 8, 10];
+    let sizes = |ctx: &View| NEW.range(ctx, ..).map(|entry| entry.map(|(_, size)| size.bytes)).collect();
+    let found: Vec<_> = read(&mut host, sizes);
+    assert_eq!(found, expected);
+
+    let (mut token, mut rewritten) = (Bytes::new(), Vec::new());
+    for _ in 0..3 {
+        let done = host.change(|ctx| NEW.upgrade(ctx, 2, &token)).unwrap();
+        rewritten.push(done.rewritten);
+        token = done.next;
+    }
+    assert_eq!((rewritten, token.is_empty()), (vec![1, 2, 1], true));
+    assert_eq!(read::<Vec<_>>(&mut host, sizes), expected);
+    let plain = |ctx: &View| OLD.range(ctx, ..).map(|entry| entry.map(|(_, size)| size.bytes)).collect();
+    assert_eq!(read::<Vec<_>>(&mut host, plain), expected, "nothing is left to do when they are read");
 }
 
 #[test]

@@ -9,7 +9,8 @@ use prost::Message;
 
 use super::super::{Options, SnapshotError, StateMachine};
 use crate::command::{APPLY_VERSION, Command, Outcome, Reply};
-use crate::ids::{Digest, NodeId};
+use crate::ids::{Digest, ModuleHash, NodeId};
+use crate::limits::{MODULE_PART_BYTES_MAX, UPLOAD_EXPIRES_MS};
 use crate::proto::command as pb;
 use crate::proto::command::command::Kind;
 use crate::raft::codec::log_id;
@@ -78,6 +79,27 @@ pub(super) fn activate(name: &str, wasm: Vec<u8>, expected_generation: u64) -> K
         expected_generation,
         wasm: wasm.into(),
         proposed_by: "balsa-0".into(),
+        ..pb::Activate::default()
+    })
+}
+
+/// The parts of `wasm`, on their way.
+pub(super) fn uploads(wasm: &[u8]) -> impl Iterator<Item = Kind> {
+    let (hash, size) = (ModuleHash::of(wasm), wasm.len() as u64);
+    wasm.chunks(MODULE_PART_BYTES_MAX).enumerate().map(move |(part, data)| {
+        let offset = (part * MODULE_PART_BYTES_MAX) as u64;
+        Kind::Upload(pb::Upload { hash: hash.0.to_vec().into(), size, offset, data: data.to_vec().into() })
+    })
+}
+
+/// Activates what was uploaded.
+pub(super) fn activate_uploaded(name: &str, wasm: &[u8], expected_generation: u64) -> Kind {
+    Kind::Activate(pb::Activate {
+        name: name.into(),
+        expected_generation,
+        hash: ModuleHash::of(wasm).0.to_vec().into(),
+        proposed_by: "balsa-0".into(),
+        source: pb::Source::Files.into(),
         ..pb::Activate::default()
     })
 }
@@ -170,6 +192,41 @@ pub(super) fn eventful_log() -> Vec<Entry> {
     add(activate("other", testing::tape("Other", ""), 0));
     add(activate("bad", b"not wasm".to_vec(), 0));
     add(tape_call("Put", "e=end", ""));
+    // By now "tape" is of entry 60. It is replaced by an upload in three parts, in the middle of which a client calls.
+    let large = testing::Tape { version: "0.2.0", migrate: "ok", padding: 1_200_000, ..testing::Tape::default() };
+    let large = large.wasm();
+    let mut parts = uploads(&large);
+    parts.next().into_iter().for_each(&mut add);
+    add(tape_call("Put", "y=between the parts", ""));
+    parts.for_each(&mut add);
+    add(activate_uploaded("tape", &large, 58));
+    for migrate in ["refuse", "trap", "spin", "flood"] {
+        let bad = testing::Tape { version: "0.3.0", migrate, ..testing::Tape::default() }.wasm();
+        uploads(&bad).for_each(&mut add);
+        add(activate_uploaded("tape", &bad, 70));
+        add(tape_call("Get", "m", ""));
+    }
+    uploads(&testing::tape("Tape", "nobody activates it")).for_each(&mut add);
+    let refuse = pb::Refuse {
+        name: "tape".into(),
+        expected_generation: 70,
+        decides: vec![7; 32].into(),
+        ..pb::Refuse::default()
+    };
+    add(Kind::Refuse(refuse));
+    add(Kind::Retry(pb::Retry { name: "tape".into() }));
+    let stop = pb::Deactivate {
+        name: "other".into(),
+        expected_generation: 61,
+        source: pb::Source::Files.into(),
+        ..pb::Deactivate::default()
+    };
+    add(Kind::Deactivate(stop));
+    add(call("/tape.v1.Other/Put", Bytes::new(), ""));
+    add(Kind::Drop(pb::Drop { name: "other".into(), proposed_by: "me".into() }));
+    let next = log.len() as u64;
+    // So late that the upload which nobody activated has expired.
+    log.push(command(next, time + UPLOAD_EXPIRES_MS, Kind::Tick(pb::Tick {})));
     let next = log.len() as u64;
     log.push(membership(next, &["balsa-0", "balsa-1", "balsa-2"]));
     log

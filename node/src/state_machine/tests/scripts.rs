@@ -20,6 +20,7 @@ use crate::proto::command::command::Kind;
 use crate::raft::types::Entry;
 use crate::storage::keys::Key;
 use crate::storage::sim_disk::SimDisk;
+use crate::testing::Tape;
 use crate::{testing, wasm};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -43,13 +44,16 @@ scripts! {
     a_key_with_another_request_is_refused
     a_key_with_another_request_is_refused_on_another_method
     a_large_reply_needs_room
+    a_migration_is_all_or_nothing
     a_missing_index_stops_the_node
+    a_module_is_stopped_resumed_and_dropped
     a_query_sees_whole_batches
     a_restart_repeats_nothing
     a_retry_is_replayed
     a_second_module_has_its_own_keys
     a_snapshot_brings_everything
     a_table_full_of_keys_refuses_new_ones
+    a_wish_is_answered_once
     a_trap_rolls_back
     activation_is_checked_against_the_generation
     an_entry_from_the_future_stops_the_node
@@ -87,7 +91,9 @@ impl goldenscript::Runner for Runner {
             self.time_ms = at.parse()?;
         }
         let (name, expected, wasm, key) = (arg("name"), arg("expected"), arg("wasm"), arg("key"));
-        let (service, salt, version) = (arg("service"), arg("salt"), arg("version"));
+        let (service, salt, version, migrate) = (arg("service"), arg("salt"), arg("version"), arg("migrate"));
+        let (padding, way, wish) = (arg("padding"), arg("by"), arg("wish").unwrap_or_default());
+        let expected = expected.map_or(Ok(0), |text| text.parse())?;
         let limits = limits(&mut arg)?;
         let positional: Vec<_> = std::iter::from_fn(|| args.next_pos().map(str::to_owned)).collect();
         args.reject_next()?;
@@ -96,10 +102,54 @@ impl goldenscript::Runner for Runner {
 
         match command.name.as_str() {
             "install" => {
-                let wasm = module(first, service.as_deref().unwrap_or("Tape"), salt.as_deref().unwrap_or(""), wasm);
-                let expected = expected.map_or(Ok(0), |text| text.parse())?;
-                self.enter(harness::activate(name.as_deref().unwrap_or(first), wasm, expected))
+                let defaults = Tape::default();
+                let tape = Tape {
+                    service: service.as_deref().unwrap_or(defaults.service),
+                    salt: salt.as_deref().unwrap_or(defaults.salt),
+                    version: version.as_deref().unwrap_or(defaults.version),
+                    migrate: migrate.as_deref().unwrap_or(defaults.migrate),
+                    padding: padding.map_or(Ok(0), |text| text.parse())?,
+                };
+                let wasm = module(first, &tape, wasm);
+                let mut text = String::new();
+                if way.as_deref() == Some("upload") {
+                    for part in harness::uploads(&wasm) {
+                        text += &self.enter(part)?;
+                    }
+                }
+                let inline = if way.is_some() { Vec::new() } else { wasm.clone() };
+                let source = if wish.is_empty() { pb::Source::Push } else { pb::Source::Files };
+                let activate = pb::Activate {
+                    name: name.unwrap_or_else(|| first.to_owned()),
+                    expected_generation: expected,
+                    wasm: inline.into(),
+                    hash: crate::ids::ModuleHash::of(&wasm).0.to_vec().into(),
+                    proposed_by: "balsa-0".into(),
+                    source: source.into(),
+                    decides: wish.into_bytes().into(),
+                };
+                Ok(text + &self.enter(Kind::Activate(activate))?)
             }
+            "refuse" => self.enter(Kind::Refuse(pb::Refuse {
+                name: first.to_owned(),
+                expected_generation: expected,
+                reason: second.to_owned(),
+                proposed_by: "balsa-0".into(),
+                source: pb::Source::Files.into(),
+                decides: wish.into_bytes().into(),
+                ..pb::Refuse::default()
+            })),
+            "stop" => self.enter(Kind::Deactivate(pb::Deactivate {
+                name: first.to_owned(),
+                expected_generation: expected,
+                proposed_by: "balsa-0".into(),
+                source: pb::Source::Files.into(),
+                decides: Bytes::new(),
+            })),
+            "drop" => self.enter(Kind::Drop(pb::Drop { name: first.to_owned(), proposed_by: "an operator".into() })),
+            "retry" => self.enter(Kind::Retry(pb::Retry { name: first.to_owned() })),
+            "decisions" => self.decisions(),
+            "history" => self.history(),
             "call" => {
                 let (method, request) = self.request(first, second)?;
                 self.enter(harness::call(&method, request, &session_key(key)))
@@ -242,6 +292,23 @@ impl Runner {
         })
     }
 
+    fn decisions(&self) -> Result<String> {
+        let mut text = String::new();
+        for (name, pb::Decided { wish, index, refused }) in self.machine().reader().view().decisions()? {
+            let (wish, answer) = (String::from_utf8_lossy(&wish), if refused { "refused" } else { "done" });
+            writeln!(text, "{name}: {wish:?} {answer} at {index}")?;
+        }
+        Ok(if text.is_empty() { "(none)\n".into() } else { text })
+    }
+
+    fn history(&self) -> Result<String> {
+        let mut text = String::new();
+        for row in self.machine().reader().view().history(None)? {
+            writeln!(text, "{} {} @{}: {}", row.name, row.version, row.index, shown_event(&row))?;
+        }
+        Ok(text)
+    }
+
     fn checkpoint(&mut self) -> Result<String> {
         let machine = self.machine.as_mut().expect("the node is up");
         let mut waited = String::new();
@@ -311,12 +378,30 @@ fn limits(arg: &mut impl FnMut(&str) -> Option<String>) -> Result<Replicated> {
     })
 }
 
-fn module(name: &str, service: &str, salt: &str, wasm: Option<String>) -> Vec<u8> {
+fn shown_event(row: &pb::Activation) -> String {
+    use pb::activation::Outcome as Event;
+    match row.outcome.clone().expect("a row of the history says what happened") {
+        Event::Activated(done) => {
+            format!("activated from {:?}, {} writes, {} bytes", done.from_version, done.writes, done.bytes)
+        }
+        Event::Refused(no) => format!(
+            "refused {:?} trap={:?} status={:?} {:?}",
+            crate::command::Refusal::from_number(no.refusal),
+            crate::command::TrapClass::from_number(no.trap).map(crate::command::TrapClass::name),
+            no.status.map(|status| status.message),
+            no.reason
+        ),
+        Event::Stopped(_) => "stopped".into(),
+        Event::Dropped(_) => "dropped".into(),
+    }
+}
+
+fn module(name: &str, tape: &Tape<'_>, wasm: Option<String>) -> Vec<u8> {
     match (name, wasm) {
         (_, Some(text)) => text.into_bytes(),
         ("kvstore", None) => wasm::embedded::KVSTORE.to_vec(),
         ("hostile", None) => testing::hostile_wasm(),
-        _ => testing::tape(service, salt),
+        _ => tape.wasm(),
     }
 }
 
@@ -417,7 +502,7 @@ fn shown_row(key: &Key<'_>, value: &[u8], what: &str) -> Option<String> {
         shown_outcome(&row.outcome.clone().expect("a session has one").try_into().expect("a known outcome"), None)
     };
     Some(match key {
-        Key::Progress | Key::Limits | Key::Wasm(_) | Key::OpaqueTime { .. } => return None,
+        Key::Progress | Key::Limits | Key::Wasm { .. } | Key::OpaqueTime { .. } => return None,
         Key::Membership if shown("members") => {
             let row = crate::proto::raft::StoredMembership::decode(value).expect("a membership row");
             let nodes = row.membership.unwrap_or_default().nodes;
@@ -426,7 +511,8 @@ fn shown_row(key: &Key<'_>, value: &[u8], what: &str) -> Option<String> {
         }
         Key::Module(name) if shown("modules") => {
             let row = pb::ActiveModule::decode(value).expect("a module row");
-            format!("module {name} {} since {}", row.version, row.generation)
+            let serving = if row.serving() == pb::Serving::Serving { "" } else { " (stopped)" };
+            format!("module {name} {} since {}{serving}", row.version, row.generation)
         }
         Key::TimedSession { id, module, method } if shown("sessions") => {
             let minted = id[..6].iter().fold(0, |time, byte| time << 8 | u64::from(*byte));

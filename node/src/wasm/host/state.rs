@@ -102,6 +102,7 @@ fn put(guest: &mut Guest<'_>, key: Span, value: Span) -> Result<(), Stop> {
         let bytes = value.len();
         return Err(too_large(format!("put: a value of {bytes} bytes; at most {STORED_VALUE_BYTES_MAX} are stored")));
     }
+    guest.call.written.charge((key.len() + value.len()) as u64)?;
     Ok(guest.call.state.put(key, value)?)
 }
 
@@ -110,6 +111,7 @@ fn delete(guest: &mut Guest<'_>, key: Span) -> Result<u32, Stop> {
     guest.meter.charge(cost::DELETE.call + cost::DELETE.byte * key.bytes())?;
     let key = key.of(guest.memory)?;
     check_key(key)?;
+    guest.call.written.charge(key.len() as u64)?;
     Ok(guest.call.state.delete(key)?.into())
 }
 

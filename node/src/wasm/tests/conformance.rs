@@ -53,6 +53,21 @@ fn the_counter_passes_its_scripts() {
 }
 
 #[test]
+fn the_ledger_passes_its_scripts() {
+    passes_its_scripts("ledger");
+}
+
+#[test]
+fn the_lock_passes_its_scripts() {
+    passes_its_scripts("lock");
+}
+
+#[test]
+fn the_queue_passes_its_scripts() {
+    passes_its_scripts("queue");
+}
+
+#[test]
 fn the_counter_in_c_passes_the_same_scripts() {
     let module = load(&counter_in_c());
     for file in scripts("counter") {

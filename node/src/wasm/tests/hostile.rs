@@ -8,7 +8,8 @@ use prost_reflect::DynamicMessage;
 
 use super::fixture::{Rows, context, engine, map};
 use crate::command::{Outcome, TrapClass};
-use crate::wasm::{Call, Finished, Module};
+use crate::limits::Replicated;
+use crate::wasm::{Call, Finished, Module, Transition};
 
 /// Method, request as JSON, and how it ends.
 const CASES: &[(&str, &str, &str)] = &[
@@ -50,6 +51,23 @@ const CASES: &[(&str, &str, &str)] = &[
     ("PutMany", r#"{"count": 1000, "valueBytes": 100}"#, "ok"),
     ("Scan", "{}", "ok"),
 ];
+/// What the state tells a migration to do, and how it ends; the limits are the default ones, but for less fuel.
+const MIGRATIONS: &[(&str, &str)] = &[
+    ("", "ok"),
+    ("spin", "out_of_fuel"),
+    ("trap", "unreachable"),
+    ("writes 1000", "ok"),
+    ("writes 1001", "write_limit"),
+    ("deletes 1000", "ok"),
+    ("deletes 1001", "write_limit"),
+    ("bytes 4000000", "ok"),
+    ("bytes 4194304", "write_limit"),
+    ("answer 0", "ok"),
+    ("answer 16", "status 16"),
+    ("answer 17", "bad_result"),
+    ("answer -1", "bad_result"),
+    ("refuse", "status 9"),
+];
 /// Values of the enum `Wild`.
 const WILD: std::ops::RangeInclusive<u32> = 0..=22;
 
@@ -65,6 +83,20 @@ fn call(module: &Module, name: &str, json: &str) -> Finished {
     module.call(call, map(rows)).unwrap()
 }
 
+fn migrate(module: &Module, order: &str) -> Finished {
+    let transition = Transition {
+        from: Some("0.9.0".into()),
+        context: context(),
+        fuel: 100_000_000,
+        memory_bytes: Replicated::default().memory_bytes,
+        writes_max: 1_000,
+        bytes_max: 4 * 1024 * 1024,
+    };
+    let order = Some(order).filter(|order| !order.is_empty());
+    let rows = order.map(|order| (b"migrate".to_vec(), order.as_bytes().to_vec()));
+    module.transition(transition, map(rows.into_iter().collect())).unwrap()
+}
+
 fn ending(finished: &Finished) -> String {
     match &finished.outcome {
         Outcome::Ok(_) => "ok".into(),
@@ -74,10 +106,29 @@ fn ending(finished: &Finished) -> String {
     }
 }
 
+fn hostile() -> Option<Module> {
+    let path = std::env::var_os("BALSA_HOSTILE_WASM")?;
+    Some(Module::load(engine(), &std::fs::read(path).unwrap()).unwrap_or_else(|error| panic!("{error}")))
+}
+
+#[test]
+fn each_way_to_misbehave_in_a_migration_ends_as_it_should_every_time() {
+    let Some(module) = hostile() else { return };
+    assert!(module.has_migrate() && !module.has_init());
+    for (order, expected) in MIGRATIONS {
+        let (first, second) = (migrate(&module, order), migrate(&module, order));
+        assert_eq!(ending(&first), *expected, "{order}: {:?}", first.trap_detail);
+        let figures = |finished: &Finished| (finished.fuel_used, finished.writes, finished.written_bytes);
+        assert_eq!((&first.outcome, figures(&first)), (&second.outcome, figures(&second)), "{order}");
+        assert!(first.writes <= 1_000 && first.written_bytes <= 4 * 1024 * 1024, "{order}: {first:?}");
+        assert_eq!(first.rows(), second.rows(), "{order}");
+    }
+    assert_eq!(migrate(&module, "").rows()[&b"migrated"[..]], b"0.9.0");
+}
+
 #[test]
 fn each_way_to_misbehave_ends_as_it_should_every_time() {
-    let Some(path) = std::env::var_os("BALSA_HOSTILE_WASM") else { return };
-    let module = Module::load(engine(), &std::fs::read(path).unwrap()).unwrap_or_else(|error| panic!("{error}"));
+    let Some(module) = hostile() else { return };
     for (name, json, expected) in CASES {
         let (first, second) = (call(&module, name, json), call(&module, name, json));
         assert_eq!(ending(&first), *expected, "{name} {json}: {:?}", first.trap_detail);

@@ -9,6 +9,7 @@ use super::fixture::{
 };
 use crate::ids::ModuleHash;
 use crate::limits::MODULE_BYTES_MAX;
+use crate::wasm::compat::differences;
 use crate::wasm::metadata::{Kind, Metadata, MethodEntry};
 use crate::wasm::{MethodKind, Module};
 
@@ -41,6 +42,20 @@ fn a_module_says_what_it_is() {
 }
 
 #[test]
+fn two_modules_are_compared_by_what_their_clients_see() {
+    let old = load(&bare(MINIMAL));
+    let mut fewer = metadata();
+    fewer.methods.pop();
+    let mut file = file();
+    file.service[0].method.pop();
+    with_files(vec![file])(&mut fewer);
+    let new = load(&with_metadata(MINIMAL, &fewer));
+    let said = |old, new| differences(old, new).iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(said(&old, &new), ["test.v1.Test/Ask is removed"]);
+    assert!(said(&new, &old).is_empty() && said(&old, &old).is_empty());
+}
+
+#[test]
 fn the_same_bytes_are_compiled_once() {
     let wasm = with_body("(i32.const 9)");
     let (first, second) = (load(&wasm), load(&wasm));
@@ -69,7 +84,7 @@ fn what_is_not_wasm_is_refused() {
     );
     refused(
         &vec![0; MODULE_BYTES_MAX + 1],
-        "the module is 8388609 bytes; at most 8388608 are taken: build with opt-level \"s\", LTO and without debug information",
+        "the module is 33554433 bytes; at most 33554432 are taken: build with opt-level \"s\", LTO and without debug information",
     );
 }
 

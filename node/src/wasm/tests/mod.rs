@@ -10,3 +10,4 @@ mod hostile;
 mod imports;
 mod limits;
 mod loading;
+mod transition;

@@ -1,0 +1,404 @@
+//! One change of a module, conducted by the leader.
+//!
+//! ```text
+//! bytes ─▶ check ─▶ upload, in parts ─▶ every voter checks and compiles ─▶ Activate ─▶ recorded: activated or refused
+//!            │                                  │ invalid
+//!            └──────────── Refuse ◀─────────────┘
+//! ```
+//!
+//! Everything before `Activate` can be repeated, by this leader or the next one: an upload goes on where it stopped, a voter that
+//! has compiled says yes at once. The check is made against one generation of the module; if another change comes first, the
+//! log refuses what was made for the old one, and the check is made anew.
+//!
+//! A no of the check or of a voter is a fact about the module, and recorded. A voter that is silent, behind or short of
+//! memory is no such fact: the change waits for it, says so in `status`, and an operator may go on without it if a
+//! majority is ready.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use openraft::async_runtime::WatchReceiver;
+
+use crate::command::{Outcome, Refusal};
+use crate::ids::{ModuleHash, NodeId};
+use crate::limits::{MODULE_PART_BYTES_MAX, REASON_BYTES_MAX};
+use crate::node::{Node, propose};
+use crate::proto::command as pb;
+use crate::proto::peer::PreflightRequest;
+use crate::proto::peer::preflight_response::Verdict;
+use crate::raft::peers::Purpose;
+use crate::raft::types::Member;
+use crate::service::ServiceError;
+use crate::state_machine::{Registry, View};
+use crate::wasm::{Module, compat};
+
+/// How long one proposal may take.
+const PROPOSAL: Duration = Duration::from_secs(10);
+/// How long a voter may take to compile. It goes on when the answer is given up, and the next time it is quick.
+const PREFLIGHT: Duration = Duration::from_secs(60);
+/// Between two rounds of asking the voters that were not ready: doubled each time, from and to.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
+/// What is to become a module, and how.
+#[derive(Debug, Clone)]
+pub(super) struct Proposal {
+    /// The name that the files give it; `None`: its own.
+    pub(super) name: Option<String>,
+    pub(super) wasm: Bytes,
+    pub(super) hash: ModuleHash,
+    pub(super) allow_breaking: bool,
+    /// For the history, in words.
+    pub(super) wanted_by: String,
+    pub(super) source: pb::Source,
+    /// The wish of the files that this answers; empty: none.
+    pub(super) decides: Bytes,
+}
+
+/// Who watches a change, and may call it off.
+pub(super) trait Watcher: Sync {
+    /// What is being done, in words.
+    fn stage(&self, stage: String);
+    /// Whether it is still wanted.
+    fn still_wanted(&self) -> bool;
+    /// Nodes that need not be ready.
+    fn without(&self) -> Vec<String>;
+}
+
+/// Why a change was not decided.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum Undecided {
+    /// Another leader, a full queue, a stop: it may be tried again.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// The files have changed meanwhile.
+    #[error("it is not wanted any more")]
+    Superseded,
+    /// This node, not the module.
+    #[error("the leader cannot check it: {0}")]
+    Here(String),
+    /// It is no module, and does not even say which one it would be.
+    #[error("{0}")]
+    Invalid(String),
+    /// The log said no, and recorded it at this index.
+    #[error("refused at index {0}")]
+    Recorded(u64),
+    /// The log said no without recording it.
+    #[error("{0}")]
+    Refused(Refusal),
+}
+
+/// What the change begins from, in one state.
+struct Ground {
+    name: String,
+    generation: u64,
+    /// Of the new module; empty: not known.
+    version: String,
+}
+
+impl Node {
+    /// Conducts one change to its end: a row of the history, of an activation or a refusal.
+    pub(super) async fn change(&self, proposal: &Proposal, watcher: &dyn Watcher) -> Result<pb::Activation, Undecided> {
+        loop {
+            match self.change_once(proposal, watcher).await {
+                // Another change came first, or the upload has expired: once more, from what is there now.
+                Err(Undecided::Refused(Refusal::GenerationMismatch | Refusal::NotUploaded)) => {}
+                Err(Undecided::Refused(Refusal::UploadsFull)) => {
+                    watcher.stage("waiting until other uploads are activated or have expired".into());
+                    tokio::time::sleep(BACKOFF.1).await;
+                }
+                done => return done,
+            }
+            self.go_on(watcher)?;
+        }
+    }
+
+    async fn change_once(&self, proposal: &Proposal, watcher: &dyn Watcher) -> Result<pb::Activation, Undecided> {
+        watcher.stage("checking".into());
+        let view = self.inner.reader.view();
+        let ground = Ground::of(proposal, &view);
+        let module = match self.inner.compiler.load(proposal.wasm.clone()).await {
+            Ok(module) => module,
+            Err(why) if why.is_of_this_node() => return Err(Undecided::Here(why.to_string())),
+            Err(why) => {
+                let ground = ground.ok_or_else(|| Undecided::Invalid(why.to_string()))?;
+                return self.refuse(proposal, &ground, why.to_string()).await;
+            }
+        };
+        let ground = ground.unwrap_or_else(|| Ground::named(module.name(), &view)).with(&module);
+        if let Some(objection) = self.objection(proposal, &ground.name, &module, &view).await? {
+            return self.refuse(proposal, &ground, objection).await;
+        }
+        let serves = view.registry().get(&ground.name).is_some_and(|active| active.module.hash() == proposal.hash);
+        if !serves {
+            let uploaded = self.upload(proposal, watcher).await?;
+            if let Some(no) = self.preflight(proposal, uploaded, watcher).await? {
+                return self.refuse(proposal, &ground, no).await;
+            }
+        }
+        watcher.stage("activating".into());
+        self.activate(proposal, &ground).await
+    }
+
+    /// What speaks against it, in words: its name, what other modules serve, what clients would notice, the state.
+    async fn objection(
+        &self,
+        proposal: &Proposal,
+        name: &str,
+        module: &Module,
+        view: &View,
+    ) -> Result<Option<String>, Undecided> {
+        if let Some(misfit) = misfit(name, module, view) {
+            return Ok(Some(misfit));
+        }
+        let Some(row) = view.registry().row(name) else { return Ok(None) };
+        if proposal.allow_breaking || row.hash == proposal.hash.0[..] {
+            return Ok(None);
+        }
+        if row.migrated && !module.has_migrate() {
+            return Ok(Some(format!(
+                "{name} {} migrated its state when it was activated, and {} has no migrate: it may not understand that \
+                 state; give it a migrate, or allow_breaking = true",
+                row.version,
+                module.version()
+            )));
+        }
+        if served_before(view, name, proposal.hash)? {
+            return Ok(None);
+        }
+        let old = match view.registry().get(name) {
+            Some(active) => active.module.clone(),
+            None => self.stopped(row, view).await?,
+        };
+        let differences = compat::differences(&old, module);
+        Ok((!differences.is_empty()).then(|| broken(name, &old, module, &differences)))
+    }
+
+    /// The code of a module that does not serve, to compare with.
+    async fn stopped(&self, row: &pb::ActiveModule, view: &View) -> Result<Module, Undecided> {
+        let here = |why: String| Undecided::Here(why);
+        let hash = ModuleHash::try_from(&row.hash[..]).map_err(|_| here("the registry is damaged".into()))?;
+        let wasm = view.wasm(hash).map_err(|fault| here(fault.to_string()))?;
+        let wasm = wasm.ok_or_else(|| here(format!("the code of {} {} is missing", row.name, row.version)))?;
+        self.inner.compiler.load(wasm).await.map_err(|why| here(why.to_string()))
+    }
+
+    /// Brings the bytes into the log; the index at which all are there. What is there already is not sent again.
+    async fn upload(&self, proposal: &Proposal, watcher: &dyn Watcher) -> Result<u64, Undecided> {
+        let size = proposal.wasm.len();
+        let view = self.inner.reader.view();
+        if view.wasm(proposal.hash).map_err(|fault| Undecided::Here(fault.to_string()))?.is_some() {
+            return Ok(view.index());
+        }
+        let mut index = 0;
+        for (part, data) in proposal.wasm.chunks(MODULE_PART_BYTES_MAX).enumerate() {
+            let offset = part * MODULE_PART_BYTES_MAX;
+            watcher.stage(format!("uploading: {offset} of {size} bytes"));
+            let upload = pb::Upload {
+                hash: proposal.hash.0.to_vec().into(),
+                size: size as u64,
+                offset: offset as u64,
+                data: proposal.wasm.slice_ref(data),
+            };
+            index = self.log_change(pb::command::Kind::Upload(upload), data.len()).await?;
+            self.go_on(watcher)?;
+        }
+        Ok(index)
+    }
+
+    /// Asks every voter to check and compile it. `Some` is a no that is the module's fault.
+    async fn preflight(
+        &self,
+        proposal: &Proposal,
+        index: u64,
+        watcher: &dyn Watcher,
+    ) -> Result<Option<String>, Undecided> {
+        let mut ready = BTreeMap::new();
+        let mut pause = BACKOFF.0;
+        // Nothing serves that could be disturbed: a cluster may begin with a majority.
+        let beginning = self.inner.reader.catalog().modules.is_empty();
+        loop {
+            let request = PreflightRequest { hash: proposal.hash.0.to_vec().into(), index };
+            let waiting = match self.preflight_round(&request, &mut ready).await {
+                Ok(waiting) => waiting,
+                Err(invalid) => return Ok(Some(invalid)),
+            };
+            let majority = ready.len() > self.voters().len() / 2;
+            let without = watcher.without();
+            let excused = |name: &String| beginning || without.contains(name);
+            if waiting.is_empty() || (majority && waiting.keys().all(excused)) {
+                return Ok(None);
+            }
+            let shown: Vec<_> = waiting.iter().map(|(name, why)| format!("{name} ({why})")).collect();
+            watcher.stage(format!("waiting for {}", shown.join(", ")));
+            self.go_on(watcher)?;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(BACKOFF.1);
+            self.go_on(watcher)?;
+        }
+    }
+
+    /// Asks those that have not said yes. Who is not ready, by name, and why; or a no.
+    async fn preflight_round(
+        &self,
+        request: &PreflightRequest,
+        ready: &mut BTreeMap<NodeId, ()>,
+    ) -> Result<BTreeMap<String, String>, String> {
+        let voters = self.voter_members();
+        ready.retain(|id, ()| voters.iter().any(|(voter, _)| voter == id));
+        let open = voters.into_iter().filter(|(id, _)| !ready.contains_key(id));
+        let asked = open.map(|(id, member)| async move {
+            let verdict = self.preflight_of(id, &member, request.clone()).await;
+            (id, member.name, verdict)
+        });
+        let mut waiting = BTreeMap::new();
+        for (id, name, verdict) in futures::future::join_all(asked).await {
+            match verdict {
+                Verdict::Ok(_) => drop(ready.insert(id, ())),
+                Verdict::Invalid(why) => return Err(format!("{name} says: {why}")),
+                Verdict::CannotHere(why) => drop(waiting.insert(name, why)),
+            }
+        }
+        Ok(waiting)
+    }
+
+    async fn preflight_of(&self, id: NodeId, member: &Member, request: PreflightRequest) -> Verdict {
+        let answer = async {
+            if id == self.inner.peers.own() {
+                return self.preflight_here(request).await.verdict;
+            }
+            let peers = &self.inner.peers;
+            let mut client = peers.client(&member.peer_addr, Purpose::Forward).ok()?;
+            client.preflight(peers.addressed(id, request)).await.ok()?.into_inner().verdict
+        };
+        let silent = || Verdict::CannotHere("it does not answer".into());
+        tokio::time::timeout(PREFLIGHT, answer).await.ok().flatten().unwrap_or_else(silent)
+    }
+
+    async fn activate(&self, proposal: &Proposal, ground: &Ground) -> Result<pb::Activation, Undecided> {
+        let activate = pb::Activate {
+            name: ground.name.clone(),
+            expected_generation: ground.generation,
+            wasm: Bytes::new(),
+            proposed_by: proposal.wanted_by.clone(),
+            hash: proposal.hash.0.to_vec().into(),
+            source: proposal.source.into(),
+            decides: proposal.decides.clone(),
+        };
+        let index = match self.log_change(pb::command::Kind::Activate(activate), 0).await {
+            Ok(index) => index,
+            // Recorded in the history, at its index.
+            Err(Undecided::Recorded(index)) => index,
+            Err(error) => return Err(error),
+        };
+        self.recorded(&ground.name, index).await
+    }
+
+    /// Records a no.
+    async fn refuse(
+        &self,
+        proposal: &Proposal,
+        ground: &Ground,
+        mut reason: String,
+    ) -> Result<pb::Activation, Undecided> {
+        reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+        let refuse = pb::Refuse {
+            name: ground.name.clone(),
+            expected_generation: ground.generation,
+            hash: proposal.hash.0.to_vec().into(),
+            version: ground.version.clone(),
+            reason,
+            proposed_by: proposal.wanted_by.clone(),
+            source: proposal.source.into(),
+            decides: proposal.decides.clone(),
+        };
+        let index = self.log_change(pb::command::Kind::Refuse(refuse), 0).await?;
+        self.recorded(&ground.name, index).await
+    }
+
+    /// The row of the history that was written at `index`, or the last one, if the entry changed nothing.
+    pub(super) async fn recorded(&self, name: &str, index: u64) -> Result<pb::Activation, Undecided> {
+        self.wait_published(index, Instant::now() + PROPOSAL).await?;
+        let history =
+            self.inner.reader.view().history(Some(name)).map_err(|fault| Undecided::Here(fault.to_string()))?;
+        let at = history.iter().rposition(|row| row.index <= index);
+        at.map(|at| history[at].clone()).ok_or_else(|| Undecided::Here("the history has no row of it".into()))
+    }
+
+    /// Proposes an entry about modules; the index at which it took effect.
+    pub(super) async fn log_change(&self, kind: pb::command::Kind, bytes: usize) -> Result<u64, Undecided> {
+        let reply = self.propose(kind, bytes, Instant::now() + PROPOSAL).await?;
+        match propose::decode(reply.outcome)? {
+            Outcome::Ok(_) => Ok(reply.index),
+            Outcome::Refused(Refusal::InvalidModule | Refusal::ServiceTaken | Refusal::MigrationFailed) => {
+                if let Some(detail) = reply.trap_detail {
+                    tracing::warn!(index = reply.index, "a module was refused: {detail}");
+                }
+                Err(Undecided::Recorded(reply.index))
+            }
+            Outcome::Refused(refusal) => Err(Undecided::Refused(refusal)),
+            Outcome::Status(_) | Outcome::Trap(_) => unreachable!("only calls end so"),
+        }
+    }
+
+    /// Whether there is still a reason to go on.
+    fn go_on(&self, watcher: &dyn Watcher) -> Result<(), Undecided> {
+        self.accepting()?;
+        if !self.is_leader() {
+            return Err(ServiceError::NotLeader { leader: None }.into());
+        }
+        if watcher.still_wanted() { Ok(()) } else { Err(Undecided::Superseded) }
+    }
+
+    /// Everybody who votes, with their addresses, this node included.
+    fn voter_members(&self) -> Vec<(NodeId, Member)> {
+        let metrics = self.inner.server.borrow_watched();
+        let membership = &metrics.membership_config;
+        let voters = membership.voter_ids().filter_map(|id| Some((id, membership.get_node(&id)?.clone())));
+        voters.collect()
+    }
+}
+
+impl Ground {
+    /// For a proposal that says its name.
+    fn of(proposal: &Proposal, view: &View) -> Option<Self> {
+        proposal.name.as_deref().map(|name| Self::named(name, view))
+    }
+
+    fn named(name: &str, view: &View) -> Self {
+        let generation = view.registry().row(name).map_or(0, |row| row.generation);
+        Self { name: name.to_owned(), generation, version: String::new() }
+    }
+
+    fn with(self, module: &Module) -> Self {
+        Self { version: module.version().to_owned(), ..self }
+    }
+}
+
+/// Why this module cannot have this name beside the others that serve.
+fn misfit(name: &str, module: &Module, view: &View) -> Option<String> {
+    if module.name() != name {
+        return Some(format!(
+            "the file holds a module called {:?}, and [[module]] calls it {name:?}; the names must be the same",
+            module.name()
+        ));
+    }
+    Registry::misnamed(name, module).or_else(|| view.registry().taken(name, module))
+}
+
+/// Whether clients have had these very bytes as this module before: going back breaks no promise that was not broken already.
+fn served_before(view: &View, name: &str, hash: ModuleHash) -> Result<bool, Undecided> {
+    let history = view.history(Some(name)).map_err(|fault| Undecided::Here(fault.to_string()))?;
+    let activated = |row: &&pb::Activation| matches!(row.outcome, Some(pb::activation::Outcome::Activated(_)));
+    Ok(history.iter().filter(activated).any(|row| row.hash == hash.0[..]))
+}
+
+fn broken(name: &str, old: &Module, new: &Module, differences: &[compat::Difference]) -> String {
+    let list: Vec<_> = differences.iter().map(|difference| format!("\n- {difference}")).collect();
+    format!(
+        "{name} {} would break clients of {}:{}\nkeep what they use, or set allow_breaking = true",
+        new.version(),
+        old.version(),
+        list.concat()
+    )
+}
