@@ -35,13 +35,13 @@ pub(crate) fn find(ctx: &View, name: &str) -> Result<Account, Status> {
 }
 
 /// Adds an amount to the balance, and an entry to the history.
-pub(crate) fn post(ctx: &mut Context, posting: &Posting) -> Result<Account, Status> {
+pub(crate) fn post(ctx: &mut Context, transfer_id: u64, posting: &Posting) -> Result<Account, Status> {
     let mut account = find(ctx, &posting.account)?;
     account.balance = fits(&account, posting.amount)?;
     account.postings += 1;
     let entry = Entry {
         number: account.postings,
-        transfer_id: ctx.index(),
+        transfer_id,
         time_ms: ctx.now().as_millis() as u64,
         amount: posting.amount,
         balance: account.balance,

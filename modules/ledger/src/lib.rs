@@ -14,12 +14,15 @@ mod transfer;
 #[cfg(test)]
 mod tests;
 
-use balsa_sdk::{Context, Map, Status, View};
+use balsa_sdk::{Context, Item, Map, Status, View};
 
 balsa_sdk::include_proto!("ledger.v1");
 
 /// By name.
 const ACCOUNTS: Map<String, Account> = Map::new("accounts");
+/// The id of the last transfer. A counter and not the log's index, which would begin anew in a cluster that is restored from a
+/// backup.
+const LAST_TRANSFER: Item<u64> = Item::new("last-transfer");
 /// By id.
 const TRANSFERS: Map<u64, Transfer> = Map::new("transfers");
 /// By the account's name and the entry's number.

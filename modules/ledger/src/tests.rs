@@ -188,7 +188,9 @@ fn history_comes_from_the_last_to_the_first_page_by_page() {
 #[test]
 fn an_entry_leads_to_its_transfer() {
     let mut bank = Bank::with_accounts();
+    bank.refused(&[("world", -5), ("alice", 4)]);
     let id = bank.transfer(&[("world", -5), ("alice", 5)]).unwrap().id;
+    assert_eq!(id, 1, "one that is refused takes no number");
     assert_eq!(bank.history("alice", 0, Bytes::new()).entries[0].transfer_id, id);
     let transfer = bank.0.query(Books::get_transfer, GetTransferRequest { id }).unwrap().transfer.unwrap();
     assert_eq!((transfer.description.as_str(), transfer.postings.len()), ("a gift", 2));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use balsa_sdk::{Context, Status};
 
-use crate::{Posting, TRANSFERS, Transfer, TransferRequest, TransferResponse, account};
+use crate::{LAST_TRANSFER, Posting, TRANSFERS, Transfer, TransferRequest, TransferResponse, account};
 
 const POSTINGS_MAX: usize = 100;
 const DESCRIPTION_MAX: usize = 1024;
@@ -15,17 +15,19 @@ pub(crate) fn transfer(ctx: &mut Context, request: TransferRequest) -> Result<Tr
     let TransferRequest { postings, description } = request;
     check(&postings, &description)?;
 
+    let id = LAST_TRANSFER.get_or_default(ctx)? + 1;
+    LAST_TRANSFER.set(ctx, &id)?;
     let mut accounts = Vec::with_capacity(postings.len());
     let mut sums = BTreeMap::new();
     for posting in &postings {
-        let account = account::post(ctx, posting)?;
+        let account = account::post(ctx, id, posting)?;
         // A hundred amounts of 64 bits fit 128.
         *sums.entry(account.unit.clone()).or_default() += i128::from(posting.amount);
         accounts.push(account);
     }
     check_sums(&sums)?;
 
-    let (id, time_ms) = (ctx.index(), ctx.now().as_millis() as u64);
+    let time_ms = ctx.now().as_millis() as u64;
     TRANSFERS.insert(ctx, &id, &Transfer { id, time_ms, postings, description })?;
     Ok(TransferResponse { id, accounts })
 }
