@@ -266,8 +266,9 @@ pub(super) fn local(addr: SocketAddr) -> SocketAddr {
 }
 
 fn load(config: &Path, dir: &Path) -> Result<config::Loaded, ConfigErrors> {
-    let recipe =
-        Recipe { path: Some(config.to_owned()), args: Overrides::default(), env: config::environment().collect() };
+    // What each node will be given; a template, as in the file.
+    let args = Overrides { data_dir: Some(dir.join("{name}")), ..Overrides::default() };
+    let recipe = Recipe { path: Some(config.to_owned()), args, env: config::environment().collect() };
     load_to_run(&recipe, |loaded| loaded.sites.iter().map(|site| dir.join(&site.name)).collect())
 }
 
