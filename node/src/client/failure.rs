@@ -43,6 +43,9 @@ pub enum Error {
     /// The cluster will never serve this call as it is.
     #[error("{0}")]
     Refused(Box<Refusal>),
+    /// A stream that had begun did not come to its end.
+    #[error("the node stopped sending in the middle: {0}")]
+    Interrupted(String),
     /// The reply is not the message it should be.
     #[error("the reply to {path} cannot be decoded; the node's version may differ from this program's: {source}")]
     Undecodable {

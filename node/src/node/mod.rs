@@ -4,6 +4,7 @@
 //! anybody asking (genesis, ticks, exchange of digests, snapshots), [`status`] is what operators see.
 
 mod admission;
+mod backup;
 mod compile;
 mod duties;
 mod modules;
@@ -12,6 +13,7 @@ mod queries;
 mod read;
 mod run;
 mod status;
+mod streams;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,6 +32,7 @@ use self::modules::Changes;
 use self::queries::Queries;
 pub use self::run::{Error, serve};
 use self::status::PeerView;
+use self::streams::Streams;
 use crate::config::Config;
 use crate::fatal::Fatal;
 use crate::files::Wanted;
@@ -42,7 +45,7 @@ use crate::raft::peers::Peers;
 use crate::raft::read_index::ReadGate;
 use crate::raft::types::{Member, TypeConfig};
 use crate::raft::{Host, Raft, apply::Applier};
-use crate::service::{Backend, Catalog, Events, Execute, Executed, Query, ServiceError};
+use crate::service::{Backend, BackupStream, Catalog, Events, Execute, Executed, Query, ServiceError, Streaming};
 use crate::state_machine::{Reader, Receiver};
 
 /// A running node. Clones are the same one.
@@ -67,6 +70,7 @@ struct Inner {
     changes: Changes,
     /// What this node's files ask for.
     wanted: watch::Receiver<Arc<Wanted>>,
+    streams: Streams,
     published: watch::Receiver<u64>,
     /// Confirms for this node's own queries that they may read, and waits until they can.
     reads: ReadGate,
@@ -82,6 +86,8 @@ struct Inner {
     fenced: Mutex<Option<String>>,
     /// Why no commands are accepted for the moment: digests differ and nobody knows who is right.
     undecided: Mutex<Option<String>>,
+    /// One at a time.
+    backups: Arc<tokio::sync::Semaphore>,
     recovered: AtomicBool,
     draining: AtomicBool,
     fatal: Fatal,
@@ -192,6 +198,11 @@ impl Backend for Node {
         self.run_query(query).await
     }
 
+    async fn query_stream(&self, query: Query) -> Result<Streaming, ServiceError> {
+        self.serving()?;
+        self.run_stream(query).await
+    }
+
     fn catalog(&self) -> Arc<Catalog> {
         self.inner.reader.catalog()
     }
@@ -207,6 +218,10 @@ impl Backend for Node {
 
     async fn deep_check(&self, min_index: u64) -> Result<admin::DeepCheckResponse, ServiceError> {
         self.hash_state(min_index).await
+    }
+
+    async fn backup(&self) -> Result<BackupStream, ServiceError> {
+        self.stream_state().await
     }
 
     async fn module_history(&self, module: Option<String>) -> Result<Vec<command::Activation>, ServiceError> {

@@ -15,6 +15,7 @@ use super::admission::Admission;
 use super::compile::Compiler;
 use super::modules::Changes;
 use super::queries::Queries;
+use super::streams::Streams;
 use super::{Inner, Node};
 use crate::api;
 use crate::config::{Config, Loaded};
@@ -178,6 +179,7 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
         compiler: Compiler::new(engine),
         changes: Changes::default(),
         wanted,
+        streams: Streams::new(fatal),
         config,
         raft,
         applier,
@@ -196,6 +198,7 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
         views: Mutex::default(),
         fenced: Mutex::new(fenced),
         undecided: Mutex::default(),
+        backups: Arc::new(tokio::sync::Semaphore::new(1)),
         recovered: AtomicBool::new(false),
         draining: AtomicBool::new(false),
         fatal: fatal.clone(),

@@ -37,11 +37,13 @@ pub mod compat;
 pub mod embedded;
 mod engine;
 mod host;
+mod inspection;
 mod metadata;
 mod module;
 mod outcome;
 mod services;
 mod stack;
+mod stream;
 mod transition;
 
 #[cfg(test)]
@@ -50,7 +52,9 @@ mod tests;
 pub use call::{Call, Context, Finished, LogLine, ScanRange, State, Visit};
 pub use check::Rejection;
 pub use engine::{Engine, Options, THREAD_STACK_BYTES};
+pub use inspection::{Described, Inspection};
 pub(crate) use metadata::SECTION as METADATA_SECTION;
 pub use module::{Method, MethodKind, Module};
-pub use outcome::HostFault;
+pub use outcome::{Cut, HostFault};
+pub use stream::Sink;
 pub use transition::Transition;

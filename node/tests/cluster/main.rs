@@ -24,6 +24,7 @@ mod witness;
 
 mod behind;
 mod command_line;
+mod edited;
 mod fenced;
 mod founded;
 mod killed;

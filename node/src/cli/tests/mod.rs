@@ -1,5 +1,7 @@
 //! Commands as a shell runs them, from arguments to exit code, against fake nodes.
 
+mod module;
+mod rehearsal;
 mod store;
 
 use std::io::{self, Cursor, Write};
