@@ -54,7 +54,10 @@ impl StateMachine {
                 Err(_) => return Ok(Applied::refused(Refusal::NotUploaded, None)),
             },
         };
-        if row.as_ref().is_some_and(|row| row.hash == hash.0[..] && row.serving() == pb::Serving::Serving) {
+        let is_this = |row: &pb::ActiveModule| {
+            row.hash == hash.0[..] && row.serving() == pb::Serving::Serving && row.fuel == activate.fuel
+        };
+        if row.as_ref().is_some_and(is_this) {
             history::decide(&mut self.state.txn, name, &activate.decides, context.index, false);
             return Ok(Applied::ok());
         }
@@ -120,6 +123,7 @@ impl StateMachine {
             size: change.size,
             serving: pb::Serving::Serving.into(),
             migrated: migrated.writes > 0,
+            fuel: change.activate.fuel,
         };
         self.activated(change, &row, &migrated)?;
         let state = &mut self.state;

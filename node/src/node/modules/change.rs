@@ -48,6 +48,8 @@ pub(super) struct Proposal {
     pub(super) wasm: Bytes,
     pub(super) hash: ModuleHash,
     pub(super) allow_breaking: bool,
+    /// Its own fuel, as the files say; a push leaves it as it was.
+    pub(super) fuel: Option<pb::Fuel>,
     /// For the history, in words.
     pub(super) wanted_by: String,
     pub(super) source: pb::Source,
@@ -94,6 +96,8 @@ struct Ground {
     generation: u64,
     /// Of the new module; empty: not known.
     version: String,
+    /// That the module has had.
+    fuel: Option<pb::Fuel>,
 }
 
 impl Node {
@@ -272,6 +276,7 @@ impl Node {
             hash: proposal.hash.0.to_vec().into(),
             source: proposal.source.into(),
             decides: proposal.decides.clone(),
+            fuel: if proposal.source == pb::Source::Push { ground.fuel } else { proposal.fuel },
         };
         let index = match self.log_change(pb::command::Kind::Activate(activate), 0).await {
             Ok(index) => index,
@@ -354,8 +359,8 @@ impl Ground {
     }
 
     fn named(name: &str, view: &View) -> Self {
-        let generation = view.registry().row(name).map_or(0, |row| row.generation);
-        Self { name: name.to_owned(), generation, version: String::new() }
+        let row = view.registry().row(name).cloned().unwrap_or_default();
+        Self { name: name.to_owned(), generation: row.generation, version: String::new(), fuel: row.fuel }
     }
 
     fn with(self, module: &Module) -> Self {
