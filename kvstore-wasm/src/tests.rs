@@ -511,7 +511,7 @@ fn bounds_of_ranges_are_no_longer_than_keys() {
     let mut store = Store::default();
     let longest = "k".repeat(64 * 1024);
     store.put(&longest, "v");
-    assert_eq!(store.keys(ListRequest { start: bytes(&longest), ..prefix(&longest) }), [longest.clone()]);
+    assert_eq!(store.keys(ListRequest { start: bytes(&longest), ..prefix(&longest) }), std::slice::from_ref(&longest));
     let request = ListRequest { end: bytes(&(longest + "k")), ..Default::default() };
     assert_eq!(store.0.query(Kv::list, request).unwrap_err().code(), Code::InvalidArgument);
 }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures::stream::BoxStream;
 
-use crate::command::Outcome;
-use crate::proto::admin;
+use crate::command::{Outcome, Refusal, TrapClass};
+use crate::proto::{admin, command};
 use crate::stream::Messages;
 use crate::wasm::{Method, Module};
 
@@ -111,6 +112,9 @@ pub enum ServiceError {
     /// The node is stopping.
     #[error("the node is shutting down")]
     ShuttingDown,
+    /// What an operator asked for about a module cannot be done.
+    #[error("{0}")]
+    Module(String),
     /// The idempotency key cannot be one.
     #[error("the idempotency-key is not valid: {0}")]
     KeyInvalid(String),
@@ -139,6 +143,18 @@ impl Catalog {
     }
 }
 
+/// What a change of a module has to say as it goes; the last one says what came of it.
+pub type Events = BoxStream<'static, Result<admin::ModulePushResponse, ServiceError>>;
+
+/// Why a module was refused, in words: those of the log, where it has some.
+pub fn why_refused(refused: &command::Refused) -> String {
+    let trap = TrapClass::from_number(refused.trap).map(|class| format!("its init or migrate failed: {class}"));
+    let status = refused.status.as_ref().map(|status| format!("its init or migrate refused: {}", status.message));
+    let refusal = Refusal::from_number(refused.refusal).map(|refusal| refusal.to_string());
+    let words = Some(refused.reason.clone()).filter(|reason| !reason.is_empty());
+    words.or(trap).or(status).or(refusal).unwrap_or_else(|| "a newer version of balsa knows why".to_owned())
+}
+
 /// The node, as its front end sees it.
 pub trait Backend: Clone + Send + Sync + 'static {
     /// Runs a command through the log, forwarding it to the leader where this node is not.
@@ -156,6 +172,20 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// Hashes this node's whole state, at `min_index` or later.
     fn deep_check(&self, min_index: u64)
     -> impl Future<Output = Result<admin::DeepCheckResponse, ServiceError>> + Send;
+    /// What became of `module`, or of all modules, oldest first.
+    fn module_history(
+        &self,
+        module: Option<String>,
+    ) -> impl Future<Output = Result<Vec<command::Activation>, ServiceError>> + Send;
+    /// Makes `wasm` a module.
+    fn module_push(&self, push: admin::ModulePush, wasm: Bytes) -> Events;
+    /// Tries again what the files want and was refused or waits; the names.
+    fn module_retry(
+        &self,
+        request: admin::ModuleRetryRequest,
+    ) -> impl Future<Output = Result<Vec<String>, ServiceError>> + Send;
+    /// Deletes the state of a module that no files want; how many rows that were.
+    fn module_drop(&self, module: String) -> impl Future<Output = Result<u64, ServiceError>> + Send;
     /// Whether clients should be sent here.
     fn ready(&self) -> bool;
     /// `balsa-0`

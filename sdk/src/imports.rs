@@ -14,4 +14,70 @@ pub(crate) use native::*;
 pub(crate) use wasm::*;
 
 #[cfg(target_arch = "wasm32")]
-pub use wasm::{call_context as context, enter, input, reply, report_panics};
+pub use wasm::{call_context as context, enter, enter_init, enter_migrate, input, reply, report_panics, transition};
+
+#[cfg(test)]
+mod tests {
+    //! Three files say what the imports are: for C, for everybody, and for this crate. They say the same.
+
+    use std::collections::BTreeMap;
+
+    const C_HEADER: &str = include_str!("../balsa.h");
+    const DOCUMENT: &str = include_str!("../ABI.md");
+    const RUST: &str = include_str!("imports/wasm.rs");
+
+    /// The number of parameters of each import.
+    type Imports = BTreeMap<String, usize>;
+
+    /// Parameters between the first `(` of `declaration` and the next `)`.
+    fn parameters(declaration: &str) -> usize {
+        let (_, list) = declaration.split_once('(').expect("a function has parameters");
+        let (list, _) = list.split_once(')').expect("they end");
+        list.split(',').filter(|parameter| !parameter.trim().is_empty()).count()
+    }
+
+    fn in_c() -> Imports {
+        let declarations = C_HEADER.split("BALSA_IMPORT(").skip(3);
+        declarations
+            .map(|rest| {
+                let (name, declaration) = rest.split_once(')').expect("BALSA_IMPORT(name)");
+                assert!(declaration.contains(&format!(" balsa_{name}(")), "{name} is declared under its name");
+                (name.to_owned(), parameters(declaration))
+            })
+            .collect()
+    }
+
+    fn documented() -> Imports {
+        let (_, imports) = DOCUMENT.split_once("## Imports of `balsa_v1`").expect("the section is there");
+        let (imports, _) = imports.split_once("\n## ").expect("another follows");
+        let titles = imports.lines().filter(|line| line.starts_with('`'));
+        titles.map(|line| (line[1..].split('(').next().expect("a name").to_owned(), parameters(line))).collect()
+    }
+
+    fn in_rust() -> Imports {
+        let functions = RUST.split("pub(super) fn ").skip(1);
+        functions.map(|rest| (rest.split('(').next().expect("a name").to_owned(), parameters(rest))).collect()
+    }
+
+    #[test]
+    fn header_document_and_sdk_have_the_same_imports() {
+        assert_eq!(in_c(), documented());
+        assert_eq!(in_rust(), documented());
+        assert_eq!(documented().len(), 10);
+    }
+
+    #[test]
+    fn the_header_has_the_limits_of_the_sdk() {
+        use crate::limits::*;
+        for (name, value) in [
+            ("STORED_KEY_BYTES_MAX", STORED_KEY_BYTES_MAX),
+            ("STORED_BYTES_MAX", STORED_BYTES_MAX),
+            ("RESULT_BYTES_MAX", RESULT_BYTES_MAX),
+            ("STATUS_BYTES_MAX", STATUS_BYTES_MAX),
+            ("LOG_BYTES_MAX", LOG_BYTES_MAX),
+        ] {
+            let line = format!("#define BALSA_{name} {value}u\n");
+            assert!(C_HEADER.contains(&line), "balsa.h lacks: {line}");
+        }
+    }
+}

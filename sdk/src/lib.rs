@@ -33,6 +33,10 @@
 //! - Nothing but the state survives a call: each one runs in a fresh instance, so a `static` is as it was compiled.
 //! - Everything is deterministic: the clock, randomness and even `std::time` and `HashMap` seeds come from the log entry.
 //!
+//! State is kept in an [`Item`] (one value), in a [`Map`] (many, by typed keys that sort), or under keys of the module's own
+//! making ([`View::get`], [`Context::put`]). A module that replaces another one can change what it finds: all at once in
+//! `migrate` (see [`export!`]), or each value when it is read ([`Versioned`]).
+//!
 //! Tests run natively, in plain `cargo test`, on the in-memory host of [`testing`]. The binary interface to the host, for
 //! those who write modules in other languages, is in `ABI.md` beside this crate.
 
@@ -41,115 +45,49 @@
 #[cfg(any(target_arch = "wasm32", test))]
 mod arena;
 mod context;
+mod export;
 mod imports;
+mod item;
+mod key;
 pub mod limits;
 mod log;
+mod map;
+mod name;
 mod random;
 mod scan;
+mod sender;
 mod service;
-mod status;
+pub mod status;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
+mod value;
+mod version;
 
 pub use context::{Context, View};
+pub use item::Item;
+pub use key::{AsKey, Key, Prefix, Start};
 pub use log::Level;
+pub use map::{Entries, EntryPage, Keys, Map, Upgraded};
 pub use prost;
 pub use prost::bytes::{self, Bytes};
 pub use random::Random;
 pub use scan::{Items, Page, Pages, Range};
-pub use service::{Kind, Method, Service};
+pub use sender::Sender;
+pub use service::{Kind, Method, Reply, Service};
 pub use status::{Any, Code, Status};
+pub use value::{Upgrade, VERSION_FIELD, Value, Versioned};
+pub use version::{InvalidVersion, Version};
 
 /// What generated code and macros use; not for people.
 #[doc(hidden)]
 pub mod private {
     #[cfg(target_arch = "wasm32")]
-    pub use crate::imports::{context, enter, input, reply, report_panics};
+    pub use crate::imports::{context, enter, enter_init, enter_migrate, input, reply, report_panics, transition};
     pub use crate::log::line;
-    pub use crate::service::{ServiceEntry, answer, check, unknown_method};
-}
+    pub use crate::service::{ServiceEntry, answer, check, stream, unknown_method};
 
-/// Includes what `balsa_build::compile` generated for a protobuf package: messages, service traits and servers.
-#[macro_export]
-macro_rules! include_proto {
-    ($package:literal) => {
-        include!(concat!(env!("OUT_DIR"), "/", $package, ".rs"));
-    };
-}
-
-/// Makes the crate a balsa module that serves these services: `export!(KvStoreServer<Kv>, AdminServer<Kv>)`.
-///
-/// Every service of the `.proto` files given to `balsa_build::compile` must be listed, once, in any order; the compiler says
-/// which one is not. Natively (in tests) this only checks.
-#[macro_export]
-macro_rules! export {
-    ($($server:ty),+ $(,)?) => {
-        const _: () = {
-            const _: () = $crate::private::check(
-                &[$(<$server as $crate::Service>::NAME),+],
-                include!(concat!(env!("OUT_DIR"), "/balsa.services.rs")),
-            );
-
-            #[cfg_attr(not(target_arch = "wasm32"), allow(dead_code))]
-            fn dispatch(
-                context: &mut $crate::Context,
-                method: u32,
-                input: $crate::Bytes,
-            ) -> ::core::result::Result<::std::vec::Vec<u8>, $crate::Status> {
-                $(
-                    let position = method.wrapping_sub(<$server as $crate::Service>::FIRST);
-                    if (position as usize) < <$server as $crate::Service>::METHODS.len() {
-                        return <$server as $crate::Service>::call(context, position, input);
-                    }
-                )+
-                ::core::result::Result::Err($crate::private::unknown_method())
-            }
-
-            $crate::export_wasm!(dispatch);
-        };
-    };
-}
-
-/// The exports and the metadata section of a module; see `ABI.md`.
-#[cfg(target_arch = "wasm32")]
-#[doc(hidden)]
-#[macro_export]
-macro_rules! export_wasm {
-    ($dispatch:ident) => {
-        $crate::export_metadata!();
-
-        // A name that ABI 1 reserves; only this macro, used once in a module, defines it.
-        #[allow(unsafe_code)]
-        #[unsafe(no_mangle)]
-        extern "C" fn balsa_call(method: u32, input_len: u32) -> u32 {
-            $crate::private::enter(method, input_len, $dispatch)
-        }
-    };
-}
-
-/// The part of a module's exports that says what it is.
-#[cfg(target_arch = "wasm32")]
-#[doc(hidden)]
-#[macro_export]
-macro_rules! export_metadata {
-    () => {
-        // The section and the name below are those that ABI 1 reserves; only this macro, used once in a module, defines them.
-        #[allow(unsafe_code)]
-        #[used]
-        #[unsafe(link_section = "balsa.module")]
-        static MODULE: [u8; include_bytes!(concat!(env!("OUT_DIR"), "/balsa.module.bin")).len()] =
-            *include_bytes!(concat!(env!("OUT_DIR"), "/balsa.module.bin"));
-
-        #[allow(unsafe_code)]
-        #[unsafe(no_mangle)]
-        extern "C" fn balsa_abi_1() {}
-    };
-}
-
-/// Natively there is nothing to export.
-#[cfg(not(target_arch = "wasm32"))]
-#[doc(hidden)]
-#[macro_export]
-macro_rules! export_wasm {
-    ($dispatch:ident) => {};
+    /// What `export!` takes for `init`.
+    pub type Init = fn(&mut crate::Context) -> Result<(), crate::Status>;
+    /// What `export!` takes for `migrate`.
+    pub type Migrate = fn(&mut crate::Context, crate::Version) -> Result<(), crate::Status>;
 }

@@ -54,7 +54,7 @@ impl Range {
     /// Without the keys less than `start`.
     pub fn starting_at(mut self, start: &[u8]) -> Self {
         if self.start.as_slice() < start {
-            self.start = start.to_vec();
+            self.start = copy(start);
         }
         self
     }
@@ -62,7 +62,7 @@ impl Range {
     /// Without the keys not less than `end`.
     pub fn ending_before(mut self, end: &[u8]) -> Self {
         if self.end.as_deref().is_none_or(|own| end < own) {
-            self.end = Some(end.to_vec());
+            self.end = Some(copy(end));
         }
         self
     }
@@ -107,7 +107,7 @@ impl Range {
     /// What is left behind `key` in the direction of the range.
     fn continue_behind(&mut self, key: &[u8]) {
         if self.reverse {
-            self.end = Some(key.to_vec());
+            self.end = Some(copy(key));
         } else {
             self.start.clear();
             self.start.extend_from_slice(key);
@@ -119,9 +119,15 @@ impl Range {
 /// The first key behind all that start with `prefix`; `None` if there is no such key.
 fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|byte| *byte != 0xff)?;
-    let mut end = prefix[..=last].to_vec();
+    let mut end = copy(&prefix[..=last]);
     end[last] += 1;
     Some(end)
+}
+
+/// Kept out of line: it is small to call, not to copy into every bound of a range.
+#[inline(never)]
+fn copy(bytes: &[u8]) -> Vec<u8> {
+    bytes.to_vec()
 }
 
 /// Items of a range, as they were when it was read.
@@ -173,6 +179,11 @@ impl Page {
     /// If `part` is not a part of this page.
     pub fn slice(&self, part: &[u8]) -> Bytes {
         self.bytes.slice_ref(part)
+    }
+
+    /// All of it behind the header: what [`iter`](Self::iter) goes through.
+    pub(crate) fn rows(&self) -> Bytes {
+        self.bytes.slice(HEADER_BYTES..)
     }
 
     /// The key of its last item.

@@ -8,6 +8,7 @@ use prost::Message;
 use prost::bytes::Bytes;
 
 use crate::context::Context;
+use crate::sender::Sender;
 use crate::status::Status;
 
 /// Whether a method may write.
@@ -26,6 +27,17 @@ pub struct Method {
     pub path: &'static str,
     /// Whether it may write.
     pub kind: Kind,
+    /// Whether it returns a stream of messages; only queries do.
+    pub streaming: bool,
+}
+
+/// What a method that succeeded leaves for the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// The encoded response of a unary method.
+    Message(Vec<u8>),
+    /// Nothing more: the messages of a stream are with the host already.
+    Streamed,
 }
 
 /// A served gRPC service. Implemented by generated code: `KvStoreServer<T>` for the service `KvStore`.
@@ -37,30 +49,47 @@ pub trait Service {
     /// Its part of the method table.
     const METHODS: &'static [Method];
 
-    /// Decodes `input`, runs the method at `position` of [`METHODS`](Self::METHODS) and encodes its response.
-    fn call(context: &mut Context, position: u32, input: Bytes) -> Result<Vec<u8>, Status>;
+    /// Decodes `input`, runs the method at `position` of [`METHODS`](Self::METHODS) and encodes its response, or sends the
+    /// messages of its stream.
+    fn call(context: &mut Context, position: u32, input: Bytes) -> Result<Reply, Status>;
 }
 
 /// A service that the `.proto` files define: its name, and what to say if `export!` does not list it.
 pub type ServiceEntry = (&'static str, &'static str);
 
-/// Runs one method on encoded messages; what each arm of a generated dispatcher is. Bytes fields of the request share
+/// Runs a unary method on encoded messages; what the arms of a generated dispatcher are. Bytes fields of the request share
 /// `input`'s memory.
 pub fn answer<Request, Response>(
     input: Bytes,
     method: impl FnOnce(Request) -> Result<Response, Status>,
-) -> Result<Vec<u8>, Status>
+) -> Result<Reply, Status>
 where
     Request: Message + Default,
     Response: Message,
 {
-    let request = Request::decode(input).map_err(|error| undecodable(&error))?;
-    let response = method(request)?;
+    let response = method(decode(input)?)?;
     let output = response.encode_to_vec();
     // The instance ends with the call; taking a large response apart would be work for nobody.
     #[cfg(target_arch = "wasm32")]
     std::mem::forget(response);
-    Ok(output)
+    Ok(Reply::Message(output))
+}
+
+/// Runs a streaming query on encoded messages; what the other arms of a generated dispatcher are.
+pub fn stream<Request, Response>(
+    input: Bytes,
+    method: impl FnOnce(Request, &mut Sender<Response>) -> Result<(), Status>,
+) -> Result<Reply, Status>
+where
+    Request: Message + Default,
+    Response: Message,
+{
+    method(decode(input)?, &mut Sender::new())?;
+    Ok(Reply::Streamed)
+}
+
+fn decode<Request: Message + Default>(input: Bytes) -> Result<Request, Status> {
+    Request::decode(input).map_err(|error| undecodable(&error))
 }
 
 /// Not generic, so that a module holds it once.

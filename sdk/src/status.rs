@@ -3,6 +3,11 @@
 //! A status is a result like any other: deterministic, the same on every replica, remembered for a retry. It also means that
 //! the command had no effect: the host undoes its writes. What should be kept although the answer is no belongs into the
 //! response message.
+//!
+//! What a program should act on goes into the details, which gRPC has messages for: see [`Status::invalid_field`],
+//! [`Status::with_error_info`] and their like.
+
+mod details;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,6 +15,10 @@ use std::fmt;
 use prost::Message;
 
 use crate::limits::STATUS_BYTES_MAX;
+
+pub use details::{
+    BadRequest, ErrorInfo, FieldViolation, PreconditionFailure, PreconditionViolation, RetryDelay, RetryInfo,
+};
 
 /// The gRPC codes that mean an error. OK is not one of them: a method that succeeds returns its response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -120,6 +129,11 @@ impl Status {
         Self::new(Code::Internal, message)
     }
 
+    /// It cannot be done now. Clients may try again by themselves; with the same idempotency key they get the same answer.
+    pub fn unavailable(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Code::Unavailable, message)
+    }
+
     /// The stored state is broken.
     pub fn data_loss(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Code::DataLoss, message)
@@ -132,9 +146,7 @@ impl Status {
 
     /// Adds a message that a program can read, such as those of `google/rpc/error_details.proto`.
     pub fn with_detail<M: prost::Name>(self, detail: &M) -> Self {
-        // Not `type_url()`: its default has no host, and clients look for this one.
-        let type_url = format!("type.googleapis.com/{}", M::full_name());
-        self.with_any(Any { type_url, value: detail.encode_to_vec() })
+        self.with_any(Any { type_url: details::type_url::<M>(), value: detail.encode_to_vec() })
     }
 
     /// Adds a detail that is packed already.
@@ -156,6 +168,12 @@ impl Status {
     /// Its details.
     pub fn details(&self) -> &[Any] {
         &self.details
+    }
+
+    /// The same, with the place of what is wrong in front of the message.
+    pub(crate) fn at(mut self, place: &str) -> Self {
+        self.message = format!("{place}: {}", self.message).into();
+        self
     }
 
     /// The encoded `google.rpc.Status`, made to fit what the host takes: details go first, then the end of the message. A

@@ -1,10 +1,35 @@
 //! An in-memory host that runs a module natively, in plain `cargo test`.
 //!
-//! ```ignore
+//! ```
+//! use std::time::Duration;
+//!
+//! use balsa_sdk::testing::Host;
+//! use balsa_sdk::{Code, Context, Map, Status, View};
+//!
+//! // In a module these are functions of its service's trait, their requests are messages, and a test runs
+//! // `host.command(MyLocks::lock, LockRequest { .. })`.
+//! const UNTIL_MS: Map<String, u64> = Map::new("until");
+//!
+//! fn lock(ctx: &mut Context, name: String) -> Result<u64, Status> {
+//!     let now_ms = ctx.now().as_millis() as u64;
+//!     if UNTIL_MS.get(ctx, &name)?.is_some_and(|until_ms| now_ms < until_ms) {
+//!         return Err(Status::failed_precondition("somebody has it"));
+//!     }
+//!     UNTIL_MS.insert(ctx, &name, &(now_ms + 10_000))?;
+//!     Ok(ctx.index())
+//! }
+//!
+//! fn is_free(ctx: &View, name: String) -> Result<bool, Status> {
+//!     Ok(!UNTIL_MS.contains(ctx, &name))
+//! }
+//!
 //! let mut host = Host::new();
-//! host.command(Kv::put, PutRequest { key: b"a".into(), value: b"1".into(), ..Default::default() })?;
-//! let found = host.query(Kv::get, GetRequest { key: b"a".into() })?;
-//! assert_eq!(host.dump(), "a = 1\n");
+//! assert_eq!(host.query(is_free, "a".to_owned()), Ok(true));
+//! assert_eq!(host.command(lock, "a".to_owned()), Ok(1));
+//! assert_eq!(host.command(lock, "a".to_owned()).unwrap_err().code(), Code::FailedPrecondition);
+//! host.advance(Duration::from_secs(10));
+//! assert_eq!(host.command(lock, "a".to_owned()), Ok(3));
+//! assert_eq!(host.dump(), "until\\x01a\\x00 = \\x08\\xa0\\x9c\\x01\n");
 //! ```
 //!
 //! It is faithful in what a module can see: a command that fails or panics leaves no trace, each command has its own index
@@ -22,8 +47,10 @@ use crate::context::{Context, View};
 use crate::imports::{self, Call, State};
 use crate::limits::RESULT_BYTES_MAX;
 use crate::log::Level;
-use crate::service::{Kind, Service};
+use crate::sender::Sender;
+use crate::service::{Kind, Reply, Service};
 use crate::status::Status;
+use crate::version::Version;
 
 /// A replica of one, with an empty log and state.
 #[derive(Debug, Default)]
@@ -33,6 +60,8 @@ pub struct Host {
     time_ms: u64,
     random: Option<[u8; 32]>,
     logs: Vec<(Level, String)>,
+    writes: usize,
+    sent: Vec<Vec<u8>>,
 }
 
 impl Host {
@@ -60,18 +89,92 @@ impl Host {
         self.run(false, |context| method(context, request).inspect(check_size))
     }
 
-    /// Runs a method of a server by its path, on encoded messages: the way that a real call takes.
+    /// Runs a streaming query: `host.stream(Kv::dump, request)`. Gives its messages if it succeeds.
+    pub fn stream<Request, Response: Message + Default>(
+        &mut self,
+        method: impl FnOnce(&View, Request, &mut Sender<Response>) -> Result<(), Status>,
+        request: Request,
+    ) -> Result<Vec<Response>, Status> {
+        let mut messages = Vec::new();
+        self.stream_into(&mut messages, method, request)?;
+        Ok(messages)
+    }
+
+    /// The same, for a stream that is expected to fail: `messages` gets what was sent before.
+    pub fn stream_into<Request, Response: Message + Default>(
+        &mut self,
+        messages: &mut Vec<Response>,
+        method: impl FnOnce(&View, Request, &mut Sender<Response>) -> Result<(), Status>,
+        request: Request,
+    ) -> Result<(), Status> {
+        let result = self.run(false, |context| method(context, request, &mut Sender::new()));
+        let decode = |sent: Vec<u8>| Response::decode(sent.as_slice()).expect("a Sender encodes what it is given");
+        messages.extend(self.sent.drain(..).map(decode));
+        result
+    }
+
+    /// Runs a command that is not a method, at the next index: `host.change(|ctx| TOTAL.set(ctx, &7))`.
+    pub fn change<T>(&mut self, change: impl FnOnce(&mut Context) -> Result<T, Status>) -> Result<T, Status> {
+        self.index += 1;
+        self.run(true, change)
+    }
+
+    /// Runs a query that is not a method: `host.read(|ctx| TOTAL.get(ctx))`.
+    pub fn read<T>(&mut self, read: impl FnOnce(&View) -> Result<T, Status>) -> Result<T, Status> {
+        self.run(false, |context| read(context))
+    }
+
+    /// Runs what the module gives to `export!` as `init`, at the next index.
+    pub fn init(&mut self, init: impl FnOnce(&mut Context) -> Result<(), Status>) -> Result<(), Status> {
+        self.change(init)
+    }
+
+    /// Runs what the module gives to `export!` as `migrate`, at the next index, as if a module of version `from` had been here
+    /// before. [`writes`](Self::writes) says afterwards what counts against the limit of a migration.
+    pub fn migrate(
+        &mut self,
+        from: &str,
+        migrate: impl FnOnce(&mut Context, Version) -> Result<(), Status>,
+    ) -> Result<(), Status> {
+        self.change(|context| migrate(context, Version::read(from)))
+    }
+
+    /// Runs a unary method of a server by its path, on encoded messages: the way that a real call takes.
     ///
     /// # Panics
-    /// If the server has no such method.
+    /// If the server has no such method, or if that returns a stream.
     pub fn call<S: Service>(&mut self, path: &str, input: &[u8]) -> Result<Vec<u8>, Status> {
+        match self.dispatch::<S>(path, input)? {
+            Reply::Message(output) => {
+                assert!(output.len() <= RESULT_BYTES_MAX, "bad_result: a response of {} bytes", output.len());
+                Ok(output)
+            }
+            Reply::Streamed => panic!("{path} returns a stream: use call_streaming"),
+        }
+    }
+
+    /// Runs a streaming query of a server by its path, on encoded messages.
+    ///
+    /// # Panics
+    /// If the server has no such method, or if that does not return a stream.
+    pub fn call_streaming<S: Service>(&mut self, path: &str, input: &[u8]) -> Result<Vec<Vec<u8>>, Status> {
+        match self.dispatch::<S>(path, input)? {
+            Reply::Streamed => Ok(std::mem::take(&mut self.sent)),
+            Reply::Message(_) => panic!("{path} does not return a stream: use call"),
+        }
+    }
+
+    fn dispatch<S: Service>(&mut self, path: &str, input: &[u8]) -> Result<Reply, Status> {
         let position = S::METHODS.iter().position(|method| method.path == path);
         let position = position.unwrap_or_else(|| panic!("{} has no method {path}", S::NAME));
         let writable = S::METHODS[position].kind == Kind::Command;
         self.index += u64::from(writable);
-        let output = self.run(writable, |context| S::call(context, position as u32, Bytes::copy_from_slice(input)))?;
-        assert!(output.len() <= RESULT_BYTES_MAX, "bad_result: a response of {} bytes", output.len());
-        Ok(output)
+        self.run(writable, |context| S::call(context, position as u32, Bytes::copy_from_slice(input)))
+    }
+
+    /// Number of puts and deletes of the last call, whether they were kept or undone.
+    pub fn writes(&self) -> usize {
+        self.writes
     }
 
     /// Index of the last command.
@@ -172,6 +275,8 @@ impl<'a> Entered<'a> {
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
         let mut call = imports::replace(None).expect("entered by new");
+        self.host.sent = std::mem::take(&mut call.sent);
+        self.host.writes = call.undo.len();
         if !self.keep {
             call.roll_back();
         }

@@ -91,11 +91,7 @@ mod wasm {
         let from = private::input(from_len);
         let result = crate::migrate::migrate(&mut private::context(), &String::from_utf8_lossy(&from));
         let code = ANSWER.load(Relaxed);
-        match result {
-            _ if code != HONEST => code,
-            Ok(()) => 0,
-            refused => private::reply(refused.map(|()| Vec::new())) as i32,
-        }
+        if code == HONEST { private::transition(result) as i32 } else { code }
     }
 
     fn address(bytes: &[u8]) -> u32 {

@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::call::Core;
 use super::status::status;
+use crate::files::binary;
+use crate::limits::MODULE_BYTES_MAX;
 use crate::proto::admin as pb;
 use crate::proto::admin::admin_server::Admin;
 pub(super) use crate::proto::admin::admin_server::{AdminServer, SERVICE_NAME as NAME};
 use crate::proto::admin::{DeepCheckRequest, DeepCheckResponse, StatusRequest, StatusResponse};
-use crate::service::Backend;
+use crate::service::{Backend, ServiceError};
 
 /// See the module's documentation.
 pub(super) struct Operators<B>(pub(super) Arc<Core<B>>);
@@ -32,33 +35,65 @@ impl<B: Backend> Admin for Operators<B> {
 
     async fn module_history(
         &self,
-        _request: Request<pb::ModuleHistoryRequest>,
+        request: Request<pb::ModuleHistoryRequest>,
     ) -> Result<Response<pb::ModuleHistoryResponse>, Status> {
-        Err(Status::unimplemented("comes with the next commits"))
+        let name = Some(request.into_inner().name).filter(|name| !name.is_empty());
+        let activations = self.0.backend.module_history(name).await.map_err(|error| status(&error.into()))?;
+        Ok(Response::new(pb::ModuleHistoryResponse { activations }))
     }
 
     async fn module_push(
         &self,
-        _request: Request<Streaming<pb::ModulePushRequest>>,
+        request: Request<Streaming<pb::ModulePushRequest>>,
     ) -> Result<Response<Self::ModulePushStream>, Status> {
-        Err(Status::unimplemented("comes with the next commits"))
+        let (header, bytes) = pushed(request.into_inner()).await?;
+        let wasm = tokio::task::spawn_blocking(move || binary::module(bytes)).await;
+        let wasm = wasm.map_err(|error| Status::internal(error.to_string()))?;
+        let wasm = wasm.map_err(|error| status(&ServiceError::Module(error.to_string()).into()))?;
+        let events = self.0.backend.module_push(header, wasm);
+        Ok(Response::new(events.map(|event| event.map_err(|error| status(&error.into()))).boxed()))
     }
 
     async fn module_retry(
         &self,
-        _request: Request<pb::ModuleRetryRequest>,
+        request: Request<pb::ModuleRetryRequest>,
     ) -> Result<Response<pb::ModuleRetryResponse>, Status> {
-        Err(Status::unimplemented("comes with the next commits"))
+        let retried = self.0.backend.module_retry(request.into_inner()).await;
+        let retried = retried.map_err(|error| status(&error.into()))?;
+        Ok(Response::new(pb::ModuleRetryResponse { retried }))
     }
 
     async fn module_drop(
         &self,
-        _request: Request<pb::ModuleDropRequest>,
+        request: Request<pb::ModuleDropRequest>,
     ) -> Result<Response<pb::ModuleDropResponse>, Status> {
-        Err(Status::unimplemented("comes with the next commits"))
+        let rows = self.0.backend.module_drop(request.into_inner().name).await;
+        rows.map(|rows| Response::new(pb::ModuleDropResponse { rows })).map_err(|error| status(&error.into()))
     }
 
     async fn backup(&self, _request: Request<pb::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
         Err(Status::unimplemented("comes with the next commits"))
     }
+}
+
+/// The header and the bytes of a push. Nothing is kept of more than a module may have.
+async fn pushed(mut parts: Streaming<pb::ModulePushRequest>) -> Result<(pb::ModulePush, Vec<u8>), Status> {
+    use pb::module_push_request::Part;
+    let refuse = |why: String| status(&ServiceError::Module(why).into());
+    let Some(Part::Header(header)) = parts.message().await?.and_then(|message| message.part) else {
+        return Err(refuse("a push begins with its header".to_owned()));
+    };
+    let mut bytes = Vec::new();
+    while let Some(message) = parts.message().await? {
+        let Some(Part::Data(data)) = message.part else {
+            return Err(refuse("a push is one header, and then data".to_owned()));
+        };
+        if bytes.len() + data.len() > MODULE_BYTES_MAX {
+            return Err(refuse(format!(
+                "the module has more than {MODULE_BYTES_MAX} bytes, which is the most there may be"
+            )));
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok((header, bytes))
 }

@@ -58,6 +58,8 @@ pub enum Reason {
     UnknownMethod,
     /// The module was stopped.
     Trap,
+    /// What an operator asked for about a module cannot be done.
+    ModuleRefused,
     /// The request is above its limit.
     RequestTooLarge,
     /// The result is above its limit.
@@ -96,7 +98,7 @@ impl Retry {
 
 impl Reason {
     /// All of them, in the order of `docs/errors.md`.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::NotLeader,
         Self::NoLeader,
         Self::NotReady,
@@ -116,6 +118,7 @@ impl Reason {
         Self::ResultTooLarge,
         Self::Fenced,
         Self::ShuttingDown,
+        Self::ModuleRefused,
     ];
 
     /// As it is on the wire.
@@ -140,6 +143,7 @@ impl Reason {
             Self::Fenced => "FENCED",
             Self::ShuttingDown => "SHUTTING_DOWN",
             Self::InvalidMetadata => "INVALID_METADATA",
+            Self::ModuleRefused => "MODULE_REFUSED",
         }
     }
 
@@ -152,7 +156,7 @@ impl Reason {
             // ABORTED or UNAVAILABLE would be retried by clients that know nothing of idempotency keys.
             Self::OutcomeUnknown => Code::Unknown,
             Self::Deadline => Code::DeadlineExceeded,
-            Self::KeyForgotten => Code::FailedPrecondition,
+            Self::KeyForgotten | Self::ModuleRefused => Code::FailedPrecondition,
             Self::KeyReused | Self::KeyInvalid | Self::InvalidMetadata => Code::InvalidArgument,
             Self::UnknownMethod => Code::Unimplemented,
             Self::Trap => Code::Internal,
@@ -182,7 +186,8 @@ impl Reason {
             | Self::UnknownMethod
             | Self::Trap
             | Self::RequestTooLarge
-            | Self::ResultTooLarge => Retry::Never,
+            | Self::ResultTooLarge
+            | Self::ModuleRefused => Retry::Never,
         }
     }
 }
@@ -257,6 +262,7 @@ fn of_service(error: &ServiceError) -> Reason {
         ServiceError::Fenced(_) => Reason::Fenced,
         ServiceError::ShuttingDown => Reason::ShuttingDown,
         ServiceError::KeyInvalid(_) => Reason::KeyInvalid,
+        ServiceError::Module(_) => Reason::ModuleRefused,
     }
 }
 

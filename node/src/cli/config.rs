@@ -272,7 +272,7 @@ mod tests {
     fn what_show_prints_can_be_loaded_and_means_the_same() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("balsa.toml");
-        fs::write(directory.path().join("counter.wasm"), b"\0asm\x01\0\0\0").unwrap();
+        fs::write(directory.path().join("counter.wasm"), b"\0asm\x01\0\0\0\0\x0d\x0cbalsa.module").unwrap();
         let text = "[cluster]\nreplicas = 3\n[node]\ndata_dir = \"a \\\"b\\\" \\\\ {name}\"\n[limits]\nmemory_bytes = 2000000\n\
                     [[module]]\nname = \"counter\"\npath = \"counter.wasm\"\n";
         let first = load_text(&path, text);

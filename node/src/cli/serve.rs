@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, reload};
 
 use super::config::{refuse, warn};
 use crate::config::{self, Config, LogFormat, Overrides};
@@ -34,13 +35,18 @@ pub(super) fn run(args: Args) -> ExitCode {
         Err(errors) => return refuse(&errors),
     };
     warn(&loaded.warnings);
-    start_log(&loaded.config.log);
+    let level = start_log(&loaded.config.log);
     // One thread for the network and Raft: with a second, work stealing costs more than it brings (docs/performance.md).
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("the system gives a new process a few file descriptors");
-    match runtime.block_on(async { node::serve(loaded.config, stop_signal()).await }) {
+    let set_level = move |wanted| {
+        if let Err(error) = level.reload(quiet(wanted)) {
+            tracing::warn!(%error, "the log level cannot be changed");
+        }
+    };
+    match runtime.block_on(async { node::serve(loaded, set_level, stop_signal()).await }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
@@ -49,16 +55,17 @@ pub(super) fn run(args: Args) -> ExitCode {
     }
 }
 
-/// Everything goes to standard error; what a program reads comes from other subcommands.
-fn start_log(log: &config::Log) {
-    let subscriber = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .with_max_level(LevelFilter::from_level(log.level));
+/// Everything goes to standard error; what a program reads comes from other subcommands. The level can be changed by what this
+/// returns.
+fn start_log(log: &config::Log) -> reload::Handle<Targets, Registry> {
+    let (filter, level) = reload::Layer::new(quiet(log.level));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    let registry = tracing_subscriber::registry().with(filter);
     match log.format {
-        LogFormat::Text => subscriber.with_target(false).finish().with(quiet(log.level)).init(),
-        LogFormat::Json => subscriber.json().finish().with(quiet(log.level)).init(),
+        LogFormat::Text => registry.with(lines.with_target(false)).init(),
+        LogFormat::Json => registry.with(lines.json()).init(),
     }
+    level
 }
 
 /// openraft tells its engine's every step at INFO; who wants that asks for `debug`.

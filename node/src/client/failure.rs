@@ -43,6 +43,12 @@ pub enum Error {
     /// The cluster will never serve this call as it is.
     #[error("{0}")]
     Refused(Box<Refusal>),
+    /// The rest of a stream did not come. What came before it is right.
+    #[error("the stream broke off: {last}")]
+    BrokenOff {
+        /// What the node said, or the connection.
+        last: String,
+    },
     /// The reply is not the message it should be.
     #[error("the reply to {path} cannot be decoded; the node's version may differ from this program's: {source}")]
     Undecodable {
@@ -304,6 +310,15 @@ pub(super) fn is_timeout(status: &Status) -> bool {
 
 fn never_connected(status: &Status) -> bool {
     chain(status).any(|error| error.is::<tonic::ConnectError>())
+}
+
+/// What becomes of a stream that ended with `status`, when some of it has been passed on: another attempt would begin anew.
+pub(super) fn in_mid_stream(status: &Status) -> Error {
+    match judge(status) {
+        Verdict::Rejected(rejection) => Error::Rejected(rejection),
+        Verdict::Refused(refusal) => Error::Refused(Box::new(refusal)),
+        Verdict::Retry { .. } => Error::BrokenOff { last: describe(status) },
+    }
 }
 
 fn describe(status: &Status) -> String {

@@ -330,6 +330,13 @@ impl Finding {
         self.render(Look::Coloured)
     }
 
+    /// `balsa.toml:7:1: unknown key ... (did you mean ...?)`.
+    pub fn in_a_line(&self) -> String {
+        let place = self.place.as_ref().map(|place| format!("{}: ", place.origin)).unwrap_or_default();
+        let help = self.problem.help().map(|help| format!(" ({help})")).unwrap_or_default();
+        format!("{place}{}{help}", self.problem)
+    }
+
     fn render(&self, look: Look) -> String {
         let (word, style) = if self.problem.is_warning() { ("warning", YELLOW) } else { ("error", RED) };
         let mut text = format!("{}{}\n", look.paint(style, word), look.paint(BOLD, format_args!(": {}", self.problem)));
@@ -408,6 +415,16 @@ impl ConfigErrors {
     /// The errors without the warnings.
     pub fn errors(&self) -> impl Iterator<Item = &Finding> {
         self.findings.iter().filter(|finding| !finding.problem.is_warning())
+    }
+
+    /// The first error in one line, and how many more there are.
+    pub fn in_a_line(&self) -> String {
+        let mut errors = self.errors();
+        let first = errors.next().map(Finding::in_a_line).unwrap_or_default();
+        match errors.count() {
+            0 => first,
+            more => format!("{first}; and {more} more error{}", if more == 1 { "" } else { "s" }),
+        }
     }
 
     fn render(&self, one: impl Fn(&Finding) -> String) -> String {

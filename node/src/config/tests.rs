@@ -51,8 +51,8 @@ fn load_with(text: &str, args: &Overrides, env: &[(&str, &str)]) -> Result<Loade
     Config::load(Some(&path), args, env)
 }
 
-/// The smallest binary that is complete.
-const EMPTY_MODULE: &[u8] = b"\0asm\x01\0\0\0";
+/// The smallest binary that is complete: a custom section and nothing else.
+const EMPTY_MODULE: &[u8] = b"\0asm\x01\0\0\0\0\x0d\x0cbalsa.module";
 
 fn named(name: &str) -> Overrides {
     Overrides { name: Some(name.to_owned()), ..Overrides::default() }

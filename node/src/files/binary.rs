@@ -5,10 +5,11 @@
 //! always those of the expanded bytes.
 //!
 //! *Complete* means that the sections of the binary are all there, in order, each as long as it says, with as many function bodies
-//! as functions. That is cheap (no function body is looked into), and it tells a module from a file that is still being written,
-//! which is all it is for. Whether Balsa can run the module is for the check in `wasm` to say. Two things no look at the bytes can
-//! find: a plain file that was cut exactly between two trailing custom sections, and one that was overwritten in place and holds
-//! half of the new and half of the old. The watcher's quiet period is there for these, and a zstd file carries a checksum.
+//! as functions, and the section in which a module says who it is, which linkers put behind the code. That is cheap (no
+//! function body is looked into), and it tells a module from a file that is still being written, which is all it is for. Whether
+//! Balsa can run the module is for the check in `wasm` to say. Two things no look at the bytes can find: a plain file that was cut
+//! exactly between two of the custom sections after that one, and one that was overwritten in place and holds half of the new and
+//! half of the old. The watcher's quiet period is there for these, and a zstd file carries a checksum.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -17,9 +18,10 @@ use std::path::Path;
 use bytes::Bytes;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
-use wasmparser::{Encoding, Parser, Payload, ValidPayload, Validator};
+use wasmparser::{Encoding, Parser, Payload, Validator};
 
 use crate::limits::MODULE_BYTES_MAX;
+use crate::wasm::METADATA_SECTION;
 
 /// What a zstd frame begins with.
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -56,6 +58,12 @@ pub enum Error {
         /// Of the whole.
         size: usize,
     },
+    /// All there is is well, but this is not all.
+    #[error(
+        "is not a complete Balsa module: it has no custom section `{METADATA_SECTION}`; generate it with balsa-build and \
+         balsa_sdk::export!, and do not strip custom sections"
+    )]
+    NoMetadata,
     /// Another kind of WebAssembly.
     #[error("is a WebAssembly component; build a core module, for the target wasm32-wasip1")]
     Component,
@@ -153,15 +161,18 @@ pub fn complete(wasm: &[u8]) -> Result<(), Error> {
         size: wasm.len(),
     };
     let mut validator = Validator::new();
+    let mut metadata = false;
     for payload in Parser::new(0).parse_all(wasm) {
         let payload = payload.map_err(incomplete)?;
-        if matches!(payload, Payload::Version { encoding: Encoding::Component, .. }) {
-            return Err(Error::Component);
+        match &payload {
+            Payload::Version { encoding: Encoding::Component, .. } => return Err(Error::Component),
+            Payload::CustomSection(section) => metadata |= section.name() == METADATA_SECTION,
+            _ => {}
         }
-        // Bodies are for the check to look into.
-        if let ValidPayload::Func(..) = validator.payload(&payload).map_err(incomplete)? {}
+        // Looks into sections, and leaves the functions' bodies to the check.
+        validator.payload(&payload).map_err(incomplete)?;
     }
-    Ok(())
+    if metadata { Ok(()) } else { Err(Error::NoMetadata) }
 }
 
 /// At most [`MODULE_BYTES_MAX`] bytes; `None`: there are more.
@@ -169,4 +180,89 @@ pub(super) fn bounded(file: impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     file.take(MODULE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
     Ok(Some(bytes).filter(|bytes| bytes.len() <= MODULE_BYTES_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+
+    use super::*;
+    use crate::wasm::embedded::KVSTORE;
+
+    fn compressed(bytes: &[u8]) -> Vec<u8> {
+        compress_to_vec(bytes, CompressionLevel::Fastest)
+    }
+
+    fn refused(bytes: impl Into<Vec<u8>>) -> String {
+        module(bytes.into()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_module_is_the_same_plain_and_compressed() {
+        assert_eq!(module(KVSTORE.to_vec()).unwrap(), KVSTORE);
+        assert_eq!(module(compressed(KVSTORE)).unwrap(), KVSTORE);
+    }
+
+    #[test]
+    fn a_compressed_file_may_consist_of_several_frames() {
+        let (head, tail) = KVSTORE.split_at(1000);
+        let skippable = [&[0x53, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], b"abc"].concat();
+        let all = [&compressed(head)[..], &skippable, &compressed(tail)].concat();
+        assert_eq!(module(all).unwrap(), KVSTORE);
+        let cut = [&compressed(KVSTORE)[..], &skippable[..9]].concat();
+        assert_eq!(refused(cut), "is not a complete zstd file: it is cut off or damaged");
+    }
+
+    /// Each prefix, and not a sample: one that parses would be proposed to the cluster.
+    #[test]
+    fn no_beginning_of_a_module_is_taken_for_one() {
+        let wat = r#"(module (memory 1) (func (export "f") (result i32) i32.const 1) (data (i32.const 0) "data")
+            (@custom "balsa.module" "metadata"))"#;
+        let wasm = wat::parse_str(wat).unwrap();
+        let packed = compressed(&wasm);
+        assert!(complete(&wasm).is_ok());
+        for cut in 0..wasm.len() {
+            assert!(complete(&wasm[..cut]).is_err(), "{cut} bytes of {}", wasm.len());
+        }
+        for cut in 0..packed.len() {
+            assert!(module(packed[..cut].to_vec()).is_err(), "{cut} compressed bytes of {}", packed.len());
+        }
+    }
+
+    #[test]
+    fn the_embedded_module_cut_anywhere_before_its_metadata_is_not_complete() {
+        let at = KVSTORE.windows(METADATA_SECTION.len()).rposition(|bytes| bytes == METADATA_SECTION.as_bytes());
+        let at = at.expect("it has metadata");
+        for cut in (0..at).step_by(97).chain(at - 100..at) {
+            assert!(complete(&KVSTORE[..cut]).is_err(), "{cut} of {} bytes", KVSTORE.len());
+        }
+    }
+
+    #[test]
+    fn a_flipped_byte_of_a_compressed_file_is_found() {
+        let mut packed = compressed(KVSTORE);
+        let middle = packed.len() / 2;
+        packed[middle] ^= 0x10;
+        assert!(refused(packed).starts_with("is not a complete zstd file: "));
+    }
+
+    #[test]
+    fn a_small_file_cannot_take_all_memory() {
+        let bomb = compressed(&vec![0; MODULE_BYTES_MAX + 1]);
+        assert!(bomb.len() < 100_000);
+        assert_eq!(refused(bomb), "has more than 33554432 bytes, which is the most that a module has");
+        assert!(expand(compressed(&vec![0; MODULE_BYTES_MAX])).is_ok());
+        assert!(matches!(expand(vec![0; MODULE_BYTES_MAX + 1]), Err(Error::TooLarge)));
+    }
+
+    #[test]
+    fn what_is_no_module_is_called_by_its_name() {
+        assert_eq!(refused(b""), "is empty");
+        assert_eq!(
+            refused(b"PK\x03\x04"),
+            "is not a WebAssembly module: it begins with PK\\x03\\x04, not with \\0asm, and it is not compressed with zstd either"
+        );
+        let component = wat::parse_str("(component)").unwrap();
+        assert_eq!(refused(component), "is a WebAssembly component; build a core module, for the target wasm32-wasip1");
+    }
 }

@@ -14,7 +14,6 @@ use crate::raft::clock::wall_clock_ms;
 use crate::raft::exchange::{Digests, Verdict, first_difference, judge};
 use crate::raft::peers::Purpose;
 use crate::raft::types::Member;
-use crate::wasm::{Module, embedded};
 
 /// How often nodes compare digests and clocks, and a leader without work moves log time.
 const EXCHANGE: Duration = Duration::from_secs(1);
@@ -23,7 +22,7 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(900);
 /// How often a leader looks whether the first module can be logged.
 const GENESIS_POLL: Duration = Duration::from_millis(100);
 /// How long genesis, a tick or a change of limits may take before it is tried again.
-const PROPOSAL: Duration = Duration::from_secs(5);
+pub(super) const PROPOSAL: Duration = Duration::from_secs(5);
 
 fn every(period: Duration) -> tokio::time::Interval {
     let mut interval = interval(period);
@@ -101,21 +100,24 @@ impl Node {
         }
     }
 
-    /// What only a leader does: the first module, and time that passes without commands.
+    /// What only a leader does: what the files want, and time that passes without commands.
     async fn lead_for_ever(&self) {
         let mut last_applied = 0;
         loop {
-            let begun = !self.inner.reader.catalog().modules.is_empty();
-            let refused = self.inner.refused.lock().is_some();
-            tokio::time::sleep(if begun || refused { EXCHANGE } else { GENESIS_POLL }).await;
+            let begun = self.has_begun();
+            tokio::time::sleep(if begun { EXCHANGE } else { GENESIS_POLL }).await;
             let applied = self.published();
             let idle = std::mem::replace(&mut last_applied, applied) == applied;
             if !self.is_leader() || self.accepting().is_err() {
                 continue;
             }
-            if !begun {
-                self.begin_history().await;
-            } else if idle
+            if !begun && !self.knows_the_time() {
+                tracing::info!("the first entry waits for a majority's clocks");
+                continue;
+            }
+            self.follow_files().await;
+            if begun
+                && idle
                 && let Some(index) = self.propose_quietly(pb::command::Kind::Tick(pb::Tick {}), "a tick").await
             {
                 last_applied = index;
@@ -123,85 +125,14 @@ impl Node {
         }
     }
 
-    /// Logs the limits and the module of this node's files as the cluster's first. From here on the log decides.
-    async fn begin_history(&self) {
-        let voters = self.voters().len();
-        if voters > 1 && !self.inner.clock.lock().has_median() {
-            tracing::info!("the first entry waits for a majority's clocks");
-            return;
-        }
-        let (name, wasm) = match self.first_module().await {
-            Ok(module) => module,
-            Err(why) => return self.refuse_first_module(why),
-        };
-        let limits = pb::SetLimits { limits: Some(self.inner.config.limits.into()) };
-        if self.propose_quietly(pb::command::Kind::SetLimits(limits), "the first limits").await.is_none() {
-            return;
-        }
-        let activate = pb::Activate {
-            name: name.clone(),
-            expected_generation: 0,
-            wasm: wasm.into(),
-            proposed_by: self.inner.identity.member().name.clone(),
-            source: pb::Source::Genesis.into(),
-            ..pb::Activate::default()
-        };
-        if let Some(index) = self.propose_quietly(pb::command::Kind::Activate(activate), "the first module").await {
-            // Answered before it is published; seen as missing, it would be proposed again.
-            let _ = self.wait_published(index, Instant::now() + PROPOSAL).await;
-            match self.inner.reader.catalog().modules.first() {
-                Some(active) => {
-                    *self.inner.refused.lock() = None;
-                    tracing::info!(module = name, index = active.generation, "the first module serves");
-                }
-                None => self.refuse_first_module(format!("{name}: the log refused it")),
-            }
-        }
+    /// Whether log time may begin: alone, or with a majority's clocks.
+    fn knows_the_time(&self) -> bool {
+        self.voters().len() <= 1 || self.inner.clock.lock().has_median()
     }
 
-    /// The name and bytes of the cluster's first module, checked as the log will check it.
-    async fn first_module(&self) -> Result<(String, Vec<u8>), String> {
-        let wasm = self.file_module()?;
-        let (engine, bytes) = (self.inner.engine.clone(), wasm.clone());
-        let loaded = self.inner.queries.run(None, move || Ok(Module::load(&engine, &bytes)));
-        let module = loaded.await.map_err(|error| error.to_string())?.map_err(|rejection| rejection.to_string())?;
-        match self.inner.config.modules.first() {
-            Some(configured) if configured.name != module.name() => Err(format!(
-                "{} holds a module called {:?}, and [[module]] calls it {:?}; the names must be the same",
-                configured.path.display(),
-                module.name(),
-                configured.name
-            )),
-            _ => Ok((module.name().to_owned(), wasm)),
-        }
-    }
-
-    /// Says once why nothing can be served, and keeps it for `status`. A mended file is tried within a second.
-    fn refuse_first_module(&self, why: String) {
-        let why = format!("the first module cannot be logged: {why}");
-        let mut known = self.inner.refused.lock();
-        if known.as_ref() != Some(&why) {
-            tracing::error!("{why}");
-            *known = Some(why);
-        }
-    }
-
-    /// The bytes of the module that this node's files ask for.
-    pub(super) fn file_module(&self) -> Result<Vec<u8>, String> {
-        match self.inner.config.modules.first() {
-            None => Ok(embedded::KVSTORE.to_vec()),
-            Some(module) => {
-                std::fs::read(&module.path).map_err(|error| format!("cannot read {}: {error}", module.path.display()))
-            }
-        }
-    }
-
-    async fn propose_quietly(&self, kind: pb::command::Kind, what: &str) -> Option<u64> {
-        let bytes = match &kind {
-            pb::command::Kind::Activate(activate) => activate.wasm.len(),
-            _ => 0,
-        };
-        match self.propose(kind, bytes, Instant::now() + PROPOSAL).await {
+    /// Proposes what will be proposed again if it fails; the index of its entry.
+    pub(super) async fn propose_quietly(&self, kind: pb::command::Kind, what: &str) -> Option<u64> {
+        match self.propose(kind, 0, Instant::now() + PROPOSAL).await {
             Ok(reply) => Some(reply.index),
             Err(error) => {
                 tracing::debug!(%error, "{what} was not logged; it will be tried again");
@@ -246,7 +177,11 @@ impl Node {
         let there = clock_ms + u64::try_from(round_trip.as_millis() / 2).unwrap_or(0);
         let offset_ms = i64::try_from(there).unwrap_or(i64::MAX) - i64::try_from(wall_clock_ms()).unwrap_or(i64::MAX);
         let view = PeerView { status, at: Instant::now(), clock_offset_ms: offset_ms };
-        self.inner.views.lock().insert(from, view);
+        let mut views = self.inner.views.lock();
+        // A request and a reply may overtake each other; what its files wanted before is not news.
+        if views.get(&from).is_none_or(|known| !known.is_after(&view)) {
+            views.insert(from, view);
+        }
     }
 
     fn judge_clock(&self) {
@@ -405,12 +340,6 @@ impl Node {
     /// Everybody who votes, this node included if it does.
     pub(super) fn voters(&self) -> Vec<NodeId> {
         self.inner.server.borrow_watched().membership_config.voter_ids().collect()
-    }
-
-    /// What this node's module file holds, if it has one that can be read.
-    pub(super) fn file_hash(&self) -> Option<crate::ids::ModuleHash> {
-        self.inner.config.modules.first()?;
-        self.file_module().ok().map(|wasm| crate::ids::ModuleHash::of(&wasm))
     }
 }
 

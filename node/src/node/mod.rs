@@ -4,7 +4,9 @@
 //! anybody asking (genesis, ticks, exchange of digests, snapshots), [`status`] is what operators see.
 
 mod admission;
+mod compile;
 mod duties;
+mod modules;
 mod propose;
 mod queries;
 mod read;
@@ -17,30 +19,33 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver;
 use openraft::type_config::alias::WatchReceiverOf;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use self::admission::Admission;
+use self::compile::Compiler;
+use self::modules::Changes;
 use self::queries::Queries;
 pub use self::run::{Error, serve};
 use self::status::PeerView;
 use self::streams::Streams;
 use crate::config::Config;
 use crate::fatal::Fatal;
+use crate::files::Wanted;
 use crate::ids::NodeId;
 use crate::log_store::LogHandle;
-use crate::proto::{admin, peer};
+use crate::proto::{admin, command, peer};
 use crate::raft::bootstrap::Identity;
 use crate::raft::clock::LogClock;
 use crate::raft::peers::Peers;
 use crate::raft::read_index::ReadGate;
 use crate::raft::types::{Member, TypeConfig};
 use crate::raft::{Host, Raft, apply::Applier};
-use crate::service::{Backend, Catalog, Execute, Executed, Query, ServiceError, Streaming};
+use crate::service::{Backend, Catalog, Events, Execute, Executed, Query, ServiceError, Streaming};
 use crate::state_machine::{Reader, Receiver};
-use crate::wasm::Engine;
 
 /// A running node. Clones are the same one.
 #[derive(Debug, Clone)]
@@ -60,6 +65,11 @@ struct Inner {
     receiver: Receiver,
     queries: Queries,
     streams: Streams,
+    compiler: Compiler,
+    /// Changes of modules that this node conducts.
+    changes: Changes,
+    /// What this node's files ask for.
+    wanted: watch::Receiver<Arc<Wanted>>,
     published: watch::Receiver<u64>,
     /// Confirms for this node's own queries that they may read, and waits until they can.
     reads: ReadGate,
@@ -75,9 +85,6 @@ struct Inner {
     fenced: Mutex<Option<String>>,
     /// Why no commands are accepted for the moment: digests differ and nobody knows who is right.
     undecided: Mutex<Option<String>>,
-    /// Why the cluster's first module cannot be logged.
-    refused: Mutex<Option<String>>,
-    engine: Engine,
     recovered: AtomicBool,
     draining: AtomicBool,
     fatal: Fatal,
@@ -88,6 +95,9 @@ impl std::fmt::Debug for Inner {
         f.debug_struct("Node").field("name", &self.identity.member().name).field("id", &self.peers.own()).finish()
     }
 }
+
+/// A client of another node's peer service.
+type PeerClient = peer::peer_client::PeerClient<tonic::transport::Channel>;
 
 /// Who leads, as far as this node knows.
 enum Leader {
@@ -147,6 +157,11 @@ impl Node {
         self.inner.fenced.lock().clone()
     }
 
+    /// Whether the cluster has had a module.
+    fn has_begun(&self) -> bool {
+        self.inner.reader.view().registry().rows().next().is_some()
+    }
+
     /// Waits until the state as of `index` can be read here.
     async fn wait_published(&self, index: u64, deadline: Instant) -> Result<(), ServiceError> {
         let mut published = self.inner.published.clone();
@@ -168,7 +183,7 @@ impl Node {
 impl Backend for Node {
     async fn execute(&self, command: Execute) -> Result<Executed, ServiceError> {
         self.accepting()?;
-        if self.catalog().modules.is_empty() {
+        if !self.has_begun() {
             return Err(ServiceError::NoModule);
         }
         self.check_key(command.key.as_deref())?;
@@ -202,6 +217,22 @@ impl Backend for Node {
         self.hash_state(min_index).await
     }
 
+    async fn module_history(&self, module: Option<String>) -> Result<Vec<command::Activation>, ServiceError> {
+        self.history(module.as_deref()).await
+    }
+
+    fn module_push(&self, push: admin::ModulePush, wasm: Bytes) -> Events {
+        self.push(push, wasm)
+    }
+
+    async fn module_retry(&self, request: admin::ModuleRetryRequest) -> Result<Vec<String>, ServiceError> {
+        self.retry(&request.name, &request.without).await
+    }
+
+    async fn module_drop(&self, module: String) -> Result<u64, ServiceError> {
+        self.drop_module(&module).await
+    }
+
     fn ready(&self) -> bool {
         self.readiness().is_ready()
     }
@@ -228,6 +259,22 @@ impl Host for Node {
         let key = Some(request.key).filter(|key| !key.is_empty());
         let command = Execute { method: request.method, request: request.request, key, deadline: None };
         self.propose_call(&command, Instant::now() + propose::PATIENCE).await
+    }
+
+    async fn operate_as_leader(&self, request: peer::ProposeRequest) -> Result<Executed, ServiceError> {
+        self.operate_for_peer(request).await
+    }
+
+    async fn change_as_leader(&self, request: peer::ChangeRequest) -> Result<Events, ServiceError> {
+        self.change_uploaded(request).await
+    }
+
+    async fn preflight(&self, request: peer::PreflightRequest) -> peer::PreflightResponse {
+        self.preflight_here(request).await
+    }
+
+    fn fetch(&self, request: peer::FetchRequest) -> peer::FetchResponse {
+        self.fetch_here(&request)
     }
 
     fn exchange(&self, from: NodeId, request: peer::ExchangeRequest) -> peer::ExchangeResponse {

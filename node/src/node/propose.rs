@@ -134,7 +134,6 @@ impl Node {
         command: &Execute,
         deadline: Instant,
     ) -> Result<Executed, ServiceError> {
-        use peer::execute_response::Result as Pb;
         let _permit = self.inner.admission.admit(command.request.len())?;
         let request = peer::ExecuteRequest {
             method: command.method.clone(),
@@ -150,12 +149,18 @@ impl Node {
         match tokio::time::timeout(limit, call).await {
             Err(_) => Err(ServiceError::OutcomeUnknown),
             Ok(Err(status)) => Err(lost(&status)),
-            Ok(Ok(response)) => match response.into_inner().result {
-                Some(Pb::Executed(done)) => forwarded(done),
-                Some(Pb::Failure(failure)) => Err(failure.into()),
-                None => Err(ServiceError::OutcomeUnknown),
-            },
+            Ok(Ok(response)) => answered(response.into_inner()),
         }
+    }
+}
+
+/// What the leader answered.
+pub(super) fn answered(response: peer::ExecuteResponse) -> Result<Executed, ServiceError> {
+    use peer::execute_response::Result as Pb;
+    match response.result {
+        Some(Pb::Executed(done)) => forwarded(done),
+        Some(Pb::Failure(failure)) => Err(failure.into()),
+        None => Err(ServiceError::OutcomeUnknown),
     }
 }
 
@@ -195,7 +200,7 @@ fn stopped(_: RaftStopped<crate::raft::types::TypeConfig>) -> ServiceError {
     ServiceError::ShuttingDown
 }
 
-fn executed(reply: Reply) -> Result<Executed, ServiceError> {
+pub(super) fn executed(reply: Reply) -> Result<Executed, ServiceError> {
     Ok(Executed {
         index: reply.index,
         outcome: decode(reply.outcome)?,
@@ -214,7 +219,7 @@ fn forwarded(done: peer::Executed) -> Result<Executed, ServiceError> {
 }
 
 /// An outcome that a newer leader wrote and this version cannot read was applied all the same: unknown here, not lost.
-fn decode(outcome: Bytes) -> Result<Outcome, ServiceError> {
+pub(super) fn decode(outcome: Bytes) -> Result<Outcome, ServiceError> {
     let decoded = pb::Outcome::decode(outcome).map_err(|_| ServiceError::OutcomeUnknown)?;
     Outcome::try_from(decoded).map_err(|_| ServiceError::OutcomeUnknown)
 }

@@ -12,12 +12,15 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::admission::Admission;
+use super::compile::Compiler;
+use super::modules::Changes;
 use super::queries::Queries;
 use super::streams::Streams;
 use super::{Inner, Node};
 use crate::api;
-use crate::config::Config;
+use crate::config::{Config, Loaded};
 use crate::fatal::Fatal;
+use crate::files::{self, Wanted};
 use crate::http::{self, Metrics};
 use crate::log_store::{self, LogStore};
 use crate::meta::{self, Meta};
@@ -71,11 +74,17 @@ pub enum Error {
 /// How long calls under way have to end at a shutdown.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// Runs a node until `shutdown`, then drains it.
-pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+/// Runs a node until `shutdown`, then drains it. `on_level` is called when its file asks for another log level.
+pub async fn serve(
+    loaded: Loaded,
+    on_level: impl FnMut(tracing::Level) + Send + 'static,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let config = loaded.config.clone();
     let listeners = Listeners::bind(&config).await?;
     let fatal = Fatal::default();
-    let node = build(config, &fatal).await?;
+    let wanted = files::watch(loaded, on_level);
+    let node = build(config, wanted, &fatal).await?;
     let (stop, stopped) = watch::channel(false);
     let serving = node.start_servers(listeners, stopped);
     node.start_duties();
@@ -117,7 +126,7 @@ async fn bind(what: &'static str, addr: SocketAddr, key: &'static str) -> Result
     TcpListener::bind(addr).await.map_err(|source| Error::Listen { what, addr, key, source })
 }
 
-async fn build(config: Config, fatal: &Fatal) -> Result<Node, Error> {
+async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fatal) -> Result<Node, Error> {
     let data_dir = config.node.data_dir.clone();
     let meta = Meta::open(&data_dir, &config.node.name)?;
     let (node_id, cluster) = (meta.node_id, meta.cluster_id);
@@ -168,6 +177,9 @@ async fn build(config: Config, fatal: &Fatal) -> Result<Node, Error> {
         server: raft.server_metrics(),
         queries: Queries::start(config.node.query_threads, fatal),
         streams: Streams::new(fatal),
+        compiler: Compiler::new(engine),
+        changes: Changes::default(),
+        wanted,
         config,
         raft,
         applier,
@@ -186,8 +198,6 @@ async fn build(config: Config, fatal: &Fatal) -> Result<Node, Error> {
         views: Mutex::default(),
         fenced: Mutex::new(fenced),
         undecided: Mutex::default(),
-        refused: Mutex::default(),
-        engine,
         recovered: AtomicBool::new(false),
         draining: AtomicBool::new(false),
         fatal: fatal.clone(),

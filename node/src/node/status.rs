@@ -9,9 +9,9 @@ use openraft::async_runtime::WatchReceiver;
 use super::{Leader, Node};
 use crate::http::{Metrics, QueueLabels, Readiness, StoreLabels};
 use crate::ids::Digest;
-use crate::proto::{admin, peer};
+use crate::proto::{admin, command, peer};
 use crate::raft::clock::wall_clock_ms;
-use crate::service::ServiceError;
+use crate::service::{ServiceError, why_refused};
 
 /// Digests that a status carries: enough that two nodes under load find a common index.
 const DIGESTS_SAID: usize = 64;
@@ -30,6 +30,12 @@ pub(super) struct PeerView {
 impl PeerView {
     pub(super) fn is_fresh(&self) -> bool {
         self.at.elapsed() < FRESH
+    }
+
+    /// Whether the same process said this after it had said `other`.
+    pub(super) fn is_after(&self, other: &Self) -> bool {
+        let (Some(this), Some(other)) = (&self.status.wish, &other.status.wish) else { return false };
+        this.boot == other.boot && this.sequence > other.sequence
     }
 }
 
@@ -52,7 +58,6 @@ impl Node {
                 ..known.unwrap_or_default()
             }
         }));
-        let refused = self.inner.refused.lock().clone();
         let last = nodes.iter().filter(|node| node.role == "leader").map(|node| node.last_index).max();
         for node in &mut nodes {
             node.lag = last.unwrap_or(leader_last).saturating_sub(node.applied_index);
@@ -61,10 +66,53 @@ impl Node {
         admin::StatusResponse {
             cluster_id: self.inner.peers.cluster().map(|id| id.to_string()).unwrap_or_default(),
             answered_by: self.inner.identity.member().name.clone(),
-            warnings: refused.into_iter().chain(warnings(&nodes, self.inner.undecided.lock().as_deref())).collect(),
-            changes: Vec::new(),
+            warnings: self.warnings(&nodes),
+            changes: nodes.iter().flat_map(|node| node.changes.clone()).collect(),
             nodes,
         }
+    }
+
+    fn warnings(&self, nodes: &[admin::NodeStatus]) -> Vec<String> {
+        let undecided = self.inner.undecided.lock().clone();
+        let nodes_say = nodes.iter().flat_map(warnings_of);
+        undecided.into_iter().chain(self.refused_wishes()).chain(nodes_say).chain(self.odd_wishes(nodes)).collect()
+    }
+
+    /// Wishes of the files that the log has answered with a no.
+    fn refused_wishes(&self) -> Vec<String> {
+        let view = self.inner.reader.view();
+        let refused = view.decisions().unwrap_or_default().into_iter().filter(|(_, decided)| decided.refused);
+        let why = refused.filter_map(|(name, decided)| {
+            let history = view.history(Some(&name)).ok()?;
+            let row = history.iter().find(|row| row.index == decided.index)?;
+            let Some(command::activation::Outcome::Refused(refused)) = &row.outcome else { return None };
+            Some(format!(
+                "module {name}: what the files want ({} {}) was refused at index {}, and what was active stays: {}",
+                row.version,
+                short(&row.hash),
+                row.index,
+                why_refused(refused)
+            ))
+        });
+        why.collect()
+    }
+
+    /// Nodes whose files want something else than a majority's, or all of them if there is no majority.
+    fn odd_wishes(&self, nodes: &[admin::NodeStatus]) -> Vec<String> {
+        let (wishes, voters) = self.wishes();
+        let agreed = crate::files::agreed(wishes.values(), voters);
+        let odd = nodes.iter().filter(|node| node.reachable && !node.fenced.is_empty() == false);
+        let odd = odd.filter_map(|node| Some((node, node.wish.as_ref()?)));
+        odd.filter(|(_, wish)| agreed.is_none_or(|agreed| agreed.hash != wish.hash))
+            .map(|(node, _)| match agreed {
+                Some(_) => {
+                    format!("{}'s files ask for something else than a majority's; they are not obeyed", node.name)
+                }
+                None => {
+                    format!("{}'s files are not obeyed: no majority of the {voters} voters has the same", node.name)
+                }
+            })
+            .collect()
     }
 
     /// This node alone.
@@ -72,6 +120,7 @@ impl Node {
         let metrics = self.inner.raft.metrics().borrow_watched().clone();
         let member = self.inner.identity.member();
         let progress = *self.inner.reader.view().progress();
+        let wanted = self.inner.wanted.borrow().clone();
         admin::NodeStatus {
             name: member.name.clone(),
             id: self.inner.peers.own().0,
@@ -92,7 +141,10 @@ impl Node {
             fenced: self.fenced().unwrap_or_default(),
             time_ms: progress.time_ms,
             recent: said(self.inner.reader.recent_digests(DIGESTS_SAID)),
-            ..admin::NodeStatus::default()
+            wish: Some(wanted.wish.clone()),
+            problems: wanted.problems.clone(),
+            restart_for: wanted.restart_for.clone(),
+            changes: if metrics.state == ServerState::Leader { self.inner.changes.shown() } else { Vec::new() },
         }
     }
 
@@ -111,17 +163,19 @@ impl Node {
     }
 
     fn module_status(&self) -> Vec<admin::ModuleStatus> {
-        let file = self.file_hash().map(|hash| hash.0.to_vec().into()).unwrap_or_default();
-        let catalog = self.inner.reader.catalog();
-        let of = |active: &crate::service::Active| admin::ModuleStatus {
-            name: active.module.name().into(),
+        let view = self.inner.reader.view();
+        let wanted = self.inner.wanted.borrow().clone();
+        let wished =
+            |name: &str| wanted.wish.modules.iter().find(|wish| wish.name == name).map(|wish| wish.hash.clone());
+        let of = |(name, active): (&str, &crate::state_machine::ActiveModule)| admin::ModuleStatus {
+            name: name.into(),
             version: active.module.version().into(),
             hash: active.module.hash().0.to_vec().into(),
             generation: active.generation,
-            file_hash: bytes::Bytes::clone(&file),
-            ..admin::ModuleStatus::default()
+            file_hash: wished(name).unwrap_or_default(),
+            size: active.module.size() as u64,
         };
-        catalog.modules.iter().map(of).collect()
+        view.registry().iter().map(of).collect()
     }
 
     pub(super) fn own_exchange(&self) -> peer::ExchangeResponse {
@@ -195,7 +249,7 @@ impl Node {
                 ),
             ),
             ("leader_known", check(!matches!(self.leader(), Leader::Unknown), "no leader is known")),
-            ("module_active", check(!self.inner.reader.catalog().modules.is_empty(), "no module is active yet")),
+            ("module_active", check(self.has_begun(), "no module is active yet")),
             ("caught_up", check(behind < LAG_MAX, &format!("{behind} committed entries are not applied yet"))),
         ];
         Readiness { checks }
@@ -209,23 +263,11 @@ fn said(digests: Vec<(u64, Digest)>) -> Vec<admin::IndexDigest> {
     digests.into_iter().map(|(index, digest)| admin::IndexDigest { index, digest: digest.0.to_vec().into() }).collect()
 }
 
-fn warnings(nodes: &[admin::NodeStatus], undecided: Option<&str>) -> Vec<String> {
-    let mut warnings: Vec<String> = undecided.map(str::to_owned).into_iter().collect();
-    for node in nodes {
-        if !node.reachable {
-            warnings.push(format!("{} does not answer", node.name));
-        }
-        for module in &node.modules {
-            if !module.file_hash.is_empty() && module.file_hash != module.hash {
-                let (file, active) = (short(&module.file_hash), short(&module.hash));
-                warnings.push(format!(
-                    "{}'s file holds module {file}, the log says {}@{} {active}; the file is not obeyed",
-                    node.name, module.name, module.version
-                ));
-            }
-        }
-    }
-    warnings
+fn warnings_of(node: &admin::NodeStatus) -> Vec<String> {
+    let silent = (!node.reachable).then(|| format!("{} does not answer", node.name));
+    let problems = node.problems.iter().map(|problem| format!("{}: {problem}", node.name));
+    let restart = node.restart_for.iter().map(|key| format!("{} obeys {key} only after a restart", node.name));
+    silent.into_iter().chain(problems).chain(restart).collect()
 }
 
 fn short(hash: &[u8]) -> String {

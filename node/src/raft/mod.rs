@@ -22,7 +22,7 @@ use std::future::Future;
 
 use crate::ids::NodeId;
 use crate::proto::peer as pb;
-use crate::service::{Executed, ServiceError};
+use crate::service::{Events, Executed, ServiceError};
 use crate::state_machine::Receiver;
 
 /// openraft with our types.
@@ -39,6 +39,18 @@ pub trait Host: Send + Sync + 'static {
         &self,
         request: pb::ExecuteRequest,
     ) -> impl Future<Output = Result<Executed, ServiceError>> + Send;
+    /// Logs an entry about modules that another node's operator asks for, if this node leads.
+    fn operate_as_leader(
+        &self,
+        request: pb::ProposeRequest,
+    ) -> impl Future<Output = Result<Executed, ServiceError>> + Send;
+    /// Conducts the change of an uploaded module, if this node leads.
+    fn change_as_leader(&self, request: pb::ChangeRequest)
+    -> impl Future<Output = Result<Events, ServiceError>> + Send;
+    /// Checks and compiles an uploaded module.
+    fn preflight(&self, request: pb::PreflightRequest) -> impl Future<Output = pb::PreflightResponse> + Send;
+    /// A part of a module that this node's files hold.
+    fn fetch(&self, request: pb::FetchRequest) -> pb::FetchResponse;
     /// Takes in a peer's status and gives this node's.
     fn exchange(&self, from: NodeId, request: pb::ExchangeRequest) -> pb::ExchangeResponse;
     /// All recent digests.

@@ -15,6 +15,7 @@ use super::{Host, Raft};
 use crate::ids::NodeId;
 use crate::proto::peer as pb;
 use crate::proto::peer::peer_server::Peer;
+use crate::service::{Executed, ServiceError};
 
 /// The peer protocol over this node's Raft, with the node itself (`host`) behind what is not Raft's.
 #[derive(Debug)]
@@ -45,6 +46,23 @@ fn malformed(error: impl std::fmt::Display) -> Status {
     Status::invalid_argument(error.to_string())
 }
 
+fn answer(executed: Result<Executed, ServiceError>) -> pb::ExecuteResponse {
+    use pb::execute_response::Result as Pb;
+    let result = match executed {
+        Ok(executed) => Pb::Executed((&executed).into()),
+        Err(error) => Pb::Failure((&error).into()),
+    };
+    pb::ExecuteResponse { result: Some(result) }
+}
+
+/// The asking node tells what is the module's fault from what another leader may do better.
+fn undecided(error: &ServiceError) -> Status {
+    match error {
+        ServiceError::Module(why) => Status::failed_precondition(why),
+        other => Status::unavailable(other.to_string()),
+    }
+}
+
 /// Appends on their way to openraft; entries of one stream that were not read yet wait in HTTP/2's window.
 const APPENDS_QUEUED: usize = 16;
 
@@ -53,23 +71,28 @@ impl<H: Host> Peer for PeerService<H> {
     type AppendStream = BoxStream<'static, Result<pb::AppendResponse, Status>>;
     type ChangeStream = BoxStream<'static, Result<crate::proto::admin::ModulePushResponse, Status>>;
 
-    async fn propose(&self, _request: Request<pb::ProposeRequest>) -> Result<Response<pb::ExecuteResponse>, Status> {
-        Err(Status::unimplemented("comes with the next commits"))
+    async fn propose(&self, request: Request<pb::ProposeRequest>) -> Result<Response<pb::ExecuteResponse>, Status> {
+        let (_, message) = self.admit(request)?;
+        Ok(Response::new(answer(self.host.operate_as_leader(message).await)))
     }
 
-    async fn change(&self, _request: Request<pb::ChangeRequest>) -> Result<Response<Self::ChangeStream>, Status> {
-        Err(Status::unimplemented("comes with the next commits"))
+    async fn change(&self, request: Request<pb::ChangeRequest>) -> Result<Response<Self::ChangeStream>, Status> {
+        let (_, message) = self.admit(request)?;
+        let events = self.host.change_as_leader(message).await.map_err(|error| undecided(&error))?;
+        Ok(Response::new(events.map(|event| event.map_err(|error| undecided(&error))).boxed()))
     }
 
     async fn preflight(
         &self,
-        _request: Request<pb::PreflightRequest>,
+        request: Request<pb::PreflightRequest>,
     ) -> Result<Response<pb::PreflightResponse>, Status> {
-        Err(Status::unimplemented("comes with the next commits"))
+        let (_, message) = self.admit(request)?;
+        Ok(Response::new(self.host.preflight(message).await))
     }
 
-    async fn fetch(&self, _request: Request<pb::FetchRequest>) -> Result<Response<pb::FetchResponse>, Status> {
-        Err(Status::unimplemented("comes with the next commits"))
+    async fn fetch(&self, request: Request<pb::FetchRequest>) -> Result<Response<pb::FetchResponse>, Status> {
+        let (_, message) = self.admit(request)?;
+        Ok(Response::new(self.host.fetch(message)))
     }
 
     async fn append(
@@ -166,13 +189,8 @@ impl<H: Host> Peer for PeerService<H> {
     }
 
     async fn execute(&self, request: Request<pb::ExecuteRequest>) -> Result<Response<pb::ExecuteResponse>, Status> {
-        use pb::execute_response::Result as Pb;
         let (_, message) = self.admit(request)?;
-        let result = match self.host.execute_as_leader(message).await {
-            Ok(executed) => Pb::Executed((&executed).into()),
-            Err(error) => Pb::Failure((&error).into()),
-        };
-        Ok(Response::new(pb::ExecuteResponse { result: Some(result) }))
+        Ok(Response::new(answer(self.host.execute_as_leader(message).await)))
     }
 
     async fn exchange(&self, request: Request<pb::ExchangeRequest>) -> Result<Response<pb::ExchangeResponse>, Status> {

@@ -28,7 +28,7 @@ pub(super) fn encode(limits: Replicated) -> Vec<u8> {
 }
 
 /// `limits` within what every node can do.
-pub(super) fn clamp(limits: Replicated) -> Replicated {
+pub fn clamp(limits: Replicated) -> Replicated {
     const MIB: u64 = 1024 * 1024;
     const DAY_MS: u64 = 24 * 60 * 60 * 1000;
     Replicated {

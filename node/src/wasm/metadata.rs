@@ -4,7 +4,7 @@
 //! those who write it.
 
 /// Name of the custom section. A module has exactly one.
-pub(super) const SECTION: &str = "balsa.module";
+pub(crate) const SECTION: &str = "balsa.module";
 /// The ABI this host speaks, as the section states it.
 pub(super) const ABI: u32 = 1;
 

@@ -51,6 +51,7 @@ mod tests;
 pub use call::{Call, Context, Finished, LogLine, ScanRange, State, Visit};
 pub use check::Rejection;
 pub use engine::{Engine, Options, THREAD_STACK_BYTES};
+pub(crate) use metadata::SECTION as METADATA_SECTION;
 pub use module::{Method, MethodKind, Module};
 pub use outcome::{Cut, HostFault};
 pub use stream::Sink;

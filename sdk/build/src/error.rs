@@ -12,9 +12,21 @@ pub enum Error {
     // Its Debug form is the one with the position.
     #[error("{0:?}")]
     Proto(#[from] protox::Error),
-    /// A method streams.
-    #[error("method {method} is streaming, and modules serve unary methods only: take `stream` out of its definition")]
-    Streaming {
+    /// A method takes a stream.
+    #[error(
+        "method {method} takes a stream of requests, and modules take one request at a time: take `stream` out of its \
+         request; many small ones can be one request with a repeated field"
+    )]
+    StreamOfRequests {
+        /// As gRPC spells it.
+        method: String,
+    },
+    /// A command returns a stream.
+    #[error(
+        "method {method} returns a stream and is a command, which has one response: if it only reads, say so with \
+         `option idempotency_level = NO_SIDE_EFFECTS;`; if it writes, take `stream` out of its response"
+    )]
+    StreamingCommand {
         /// As gRPC spells it.
         method: String,
     },

@@ -37,9 +37,14 @@ fn write_trait(service: &Service, rows: &table::Service, code: &mut String) {
             Kind::Query => "ctx: &::balsa_sdk::View",
         };
         method.comments.append_with_indent(1, code);
+        let (sender, output) = if row.streaming {
+            (format!(", out: &mut ::balsa_sdk::Sender<{}>", method.output_type), "()")
+        } else {
+            (String::new(), method.output_type.as_str())
+        };
         code.push_str(&format!(
-            "    fn {}({context}, request: {}) -> ::core::result::Result<{}, ::balsa_sdk::Status>;\n",
-            method.name, method.input_type, method.output_type
+            "    fn {}({context}, request: {}{sender}) -> ::core::result::Result<{output}, ::balsa_sdk::Status>;\n",
+            method.name, method.input_type
         ));
     }
     code.push_str("}\n");
@@ -55,15 +60,19 @@ fn write_server(service: &Service, rows: &table::Service, code: &mut String) -> 
     writeln!(code, "    const FIRST: u32 = {first};")?;
     writeln!(code, "    const METHODS: &'static [::balsa_sdk::Method] = &[")?;
     for row in &rows.methods {
-        writeln!(code, "::balsa_sdk::Method {{ path: {:?}, kind: ::balsa_sdk::Kind::{:?} }},", row.path, row.kind)?;
+        let table::Method { path, kind, streaming } = row;
+        writeln!(code, "::balsa_sdk::Method {{")?;
+        writeln!(code, "path: {path:?}, kind: ::balsa_sdk::Kind::{kind:?}, streaming: {streaming},")?;
+        writeln!(code, "}},")?;
     }
     writeln!(code, "    ];")?;
     writeln!(code, "    fn call(ctx: &mut ::balsa_sdk::Context, position: u32, input: ::balsa_sdk::Bytes)")?;
-    writeln!(code, "        -> ::core::result::Result<::std::vec::Vec<u8>, ::balsa_sdk::Status> {{")?;
+    writeln!(code, "        -> ::core::result::Result<::balsa_sdk::Reply, ::balsa_sdk::Status> {{")?;
     writeln!(code, "        match position {{")?;
-    for (position, method) in service.methods.iter().enumerate() {
+    for (position, (method, row)) in service.methods.iter().zip(&rows.methods).enumerate() {
         let name = &method.name;
-        writeln!(code, "{position} => ::balsa_sdk::private::answer(input, |request| T::{name}(ctx, request)),")?;
+        let (run, given) = if row.streaming { ("stream", "request, out") } else { ("answer", "request") };
+        writeln!(code, "{position} => ::balsa_sdk::private::{run}(input, |{given}| T::{name}(ctx, {given})),")?;
     }
     writeln!(code, "            _ => ::core::result::Result::Err(::balsa_sdk::private::unknown_method()),")?;
     writeln!(code, "        }}\n    }}\n}}")

@@ -8,7 +8,8 @@
 //!
 //! No `protoc` is needed. What comes out, in `OUT_DIR`:
 //! - `<package>.rs`, for `balsa_sdk::include_proto!`: the messages, and for each service `S` a trait `S` with one function
-//!   per method and a type `SServer<T>` that dispatches to a `T: S`;
+//!   per method and a type `SServer<T>` that dispatches to a `T: S`. A method with `option idempotency_level =
+//!   NO_SIDE_EFFECTS;` is a query, and may return a stream; any other one is a command;
 //! - `balsa.services.rs` and `balsa.module.bin`, for `balsa_sdk::export!`: the services that must be listed, and the
 //!   metadata section that tells the host the module's name, version, descriptors and method table.
 //!
@@ -18,6 +19,8 @@
 //!
 //! For wasm targets the linker is asked for a guest stack of 64 KiB: a fresh instance for each command must zero what the
 //! last one touched, and Rust's default of 1 MiB costs more time than a put.
+
+#![deny(missing_docs)]
 
 mod error;
 mod generator;

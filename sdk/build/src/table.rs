@@ -32,6 +32,8 @@ pub(crate) struct Method {
     /// As gRPC spells it: `/kvstore.v1.KvStore/Put`.
     pub(crate) path: String,
     pub(crate) kind: Kind,
+    /// Whether it returns a stream.
+    pub(crate) streaming: bool,
 }
 
 /// Numbers are those of `balsa.module.v1.Kind`.
@@ -79,10 +81,14 @@ impl Table {
 impl Method {
     fn new(service: &str, method: &MethodDescriptorProto) -> Result<Self, Error> {
         let path = format!("/{service}/{}", method.name());
-        if method.client_streaming() || method.server_streaming() {
-            return Err(Error::Streaming { method: path });
+        let (kind, streaming) = (Kind::of(method), method.server_streaming());
+        if method.client_streaming() {
+            return Err(Error::StreamOfRequests { method: path });
         }
-        Ok(Self { path, kind: Kind::of(method) })
+        if streaming && kind == Kind::Command {
+            return Err(Error::StreamingCommand { method: path });
+        }
+        Ok(Self { path, kind, streaming })
     }
 }
 

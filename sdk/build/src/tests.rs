@@ -106,13 +106,32 @@ fn services_that_are_only_imported_are_not_served_but_described() {
 }
 
 #[test]
-fn a_streaming_method_is_refused_by_name() {
-    let text = "package s.v1; message M {} service S { rpc Watch(M) returns (stream M); }";
-    let error = Crate::new(&[("s.proto", text)]).build(&["s.proto"]).unwrap_err();
+fn a_query_may_return_a_stream() {
+    let text = "package s.v1; message M {} message N {}
+        service S { rpc Dump(M) returns (stream N) { option idempotency_level = NO_SIDE_EFFECTS; } }";
+    let crate_ = Crate::new(&[("s.proto", text)]);
+    crate_.build(&["s.proto"]).unwrap();
+    let code = crate_.text("s.v1.rs");
+    assert!(code.contains("out: &mut ::balsa_sdk::Sender<N>,\n    ) -> ::core::result::Result<(), "), "{code}");
+    assert!(code.contains("streaming: true"), "{code}");
+    assert_eq!(crate_.module().methods[0].kind, 2);
+}
+
+#[test]
+fn other_streams_are_refused_by_name_with_what_to_do() {
+    let refused = |method: &str| {
+        let text = format!("package s.v1; message M {{}} service S {{ rpc Watch{method} }}");
+        format!("{:?}", Crate::new(&[("s.proto", &text)]).build(&["s.proto"]).unwrap_err())
+    };
     assert_eq!(
-        format!("{error:?}"),
-        "method /s.v1.S/Watch is streaming, and modules serve unary methods only: take `stream` out of its definition"
+        refused("(M) returns (stream M);"),
+        "method /s.v1.S/Watch returns a stream and is a command, which has one response: if it only reads, say so with \
+         `option idempotency_level = NO_SIDE_EFFECTS;`; if it writes, take `stream` out of its response"
     );
+    let of_requests = "method /s.v1.S/Watch takes a stream of requests, and modules take one request at a time: take \
+                       `stream` out of its request; many small ones can be one request with a repeated field";
+    assert_eq!(refused("(stream M) returns (M);"), of_requests);
+    assert_eq!(refused("(stream M) returns (stream M) { option idempotency_level = NO_SIDE_EFFECTS; }"), of_requests);
 }
 
 #[test]

@@ -23,6 +23,8 @@ pub(crate) struct Call {
     pub(crate) random: [u8; 32],
     pub(crate) writable: bool,
     pub(crate) logs: Vec<(Level, String)>,
+    /// The messages of a stream.
+    pub(crate) sent: Vec<Vec<u8>>,
     /// What each write replaced, in the order of the writes.
     pub(crate) undo: Vec<(Vec<u8>, Option<Vec<u8>>)>,
 }
@@ -117,6 +119,10 @@ pub(crate) fn delete(key: &[u8]) -> bool {
 
 pub(crate) fn scan(range: &Range) -> Page {
     with(|call| call.scan(range))
+}
+
+pub(crate) fn output(message: &[u8]) {
+    with(|call| call.sent.push(message.to_vec()));
 }
 
 pub(crate) fn index_and_time() -> (u64, u64) {

@@ -12,8 +12,11 @@ use prost::bytes::Bytes;
 use crate::context::Context;
 use crate::limits::SCAN_BYTES_MAX;
 use crate::log::Level;
+use crate::private::{Init, Migrate};
 use crate::scan::{Page, Range, items_max};
+use crate::service::Reply;
 use crate::status::Status;
+use crate::version::Version;
 
 mod raw {
     #[link(wasm_import_module = "balsa_v1")]
@@ -50,9 +53,27 @@ const KEYS_ONLY: u32 = 2;
 const NO_END: u32 = 4;
 
 /// `balsa_call`: reads the input, runs `dispatch` and hands its result to the host.
-pub fn enter(method: u32, input_len: u32, dispatch: fn(&mut Context, u32, Bytes) -> Result<Vec<u8>, Status>) -> u32 {
+pub fn enter(method: u32, input_len: u32, dispatch: fn(&mut Context, u32, Bytes) -> Result<Reply, Status>) -> u32 {
     report_panics();
     reply(dispatch(&mut call_context(), method, input(input_len)))
+}
+
+/// `balsa_init`: runs `init` on the empty state.
+pub fn enter_init(init: Init) -> u32 {
+    report_panics();
+    transition(init(&mut call_context()))
+}
+
+/// `balsa_migrate`: the input is the version of the module before.
+pub fn enter_migrate(from_len: u32, migrate: Migrate) -> u32 {
+    report_panics();
+    let from = Version::read(&String::from_utf8_lossy(&input(from_len)));
+    transition(migrate(&mut call_context(), from))
+}
+
+/// Hands over why not; a transition that succeeds has nothing to say.
+pub fn transition(result: Result<(), Status>) -> u32 {
+    result.map_or_else(|status| reply(Err(status)), |()| 0)
 }
 
 /// The context of the one call of this instance.
@@ -61,16 +82,22 @@ pub fn call_context() -> Context {
 }
 
 /// Hands the result of the call to the host; its code.
-pub fn reply(result: Result<Vec<u8>, Status>) -> u32 {
+pub fn reply(result: Result<Reply, Status>) -> u32 {
     let (code, bytes) = match result {
-        Ok(response) => (0, response),
+        Ok(Reply::Message(response)) => (0, response),
+        Ok(Reply::Streamed) => return 0,
         Err(status) => (status.code() as u32, status.encode()),
     };
-    // SAFETY: `bytes` is alive and initialised for its length.
-    unsafe { raw::output(bytes.as_ptr(), bytes.len() as u32) };
+    output(&bytes);
     // The instance ends with the call; giving the memory back would be work for nobody.
     std::mem::forget(bytes);
     code
+}
+
+/// Hands over a result, or a message of a stream.
+pub(crate) fn output(bytes: &[u8]) {
+    // SAFETY: the slice is borrowed for the call, and the host only reads it.
+    unsafe { raw::output(bytes.as_ptr(), bytes.len() as u32) };
 }
 
 /// From here on, a panic is told to the host before it becomes a trap.

@@ -100,6 +100,25 @@ fn a_command_that_panics_leaves_no_trace_and_the_host_goes_on() {
 }
 
 #[test]
+fn init_and_migrate_are_commands_that_leave_all_or_nothing() {
+    let mut host = Host::new();
+    host.init(|ctx| {
+        ctx.put(b"a", b"v1");
+        Ok(())
+    })
+    .unwrap();
+    let migrate = |ctx: &mut Context, from: Version| {
+        ctx.put(b"a", b"v2");
+        ctx.delete(b"b");
+        if from < Version::new(1, 0, 0) { Err(Status::failed_precondition("too old")) } else { Ok(()) }
+    };
+    assert_eq!(host.migrate("0.9.0", migrate), Err(Status::failed_precondition("too old")));
+    assert_eq!((host.dump().as_str(), host.index(), host.writes()), ("a = v1\n", 2, 2));
+    host.migrate("1.0.0", migrate).unwrap();
+    assert_eq!((host.dump().as_str(), host.index()), ("a = v2\n", 3));
+}
+
+#[test]
 #[should_panic(expected = "too_large: a key of 0 bytes")]
 fn an_empty_key_panics() {
     let _ = Host::new().command(put, ("", "v"));

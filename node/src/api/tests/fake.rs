@@ -177,6 +177,25 @@ impl Backend for Fake {
         Ok(admin::DeepCheckResponse { index: min_index, ..Default::default() })
     }
 
+    async fn module_history(
+        &self,
+        _module: Option<String>,
+    ) -> Result<Vec<crate::proto::command::Activation>, ServiceError> {
+        Ok(Vec::new())
+    }
+
+    fn module_push(&self, _push: admin::ModulePush, _wasm: Bytes) -> crate::service::Events {
+        Box::pin(futures::stream::empty())
+    }
+
+    async fn module_retry(&self, _request: admin::ModuleRetryRequest) -> Result<Vec<String>, ServiceError> {
+        Ok(Vec::new())
+    }
+
+    async fn module_drop(&self, _module: String) -> Result<u64, ServiceError> {
+        Ok(0)
+    }
+
     fn ready(&self) -> bool {
         self.0.ready.load(Ordering::Relaxed)
     }

@@ -25,8 +25,8 @@ use crate::ids::{ModuleHash, NodeId};
 use crate::limits::{MODULE_PART_BYTES_MAX, REASON_BYTES_MAX};
 use crate::node::{Node, propose};
 use crate::proto::command as pb;
-use crate::proto::peer::preflight_response::Verdict;
 use crate::proto::peer::PreflightRequest;
+use crate::proto::peer::preflight_response::Verdict;
 use crate::raft::peers::Purpose;
 use crate::raft::types::Member;
 use crate::service::ServiceError;
@@ -295,7 +295,12 @@ impl Node {
     }
 
     /// Records a no.
-    async fn refuse(&self, proposal: &Proposal, ground: &Ground, mut reason: String) -> Result<pb::Activation, Undecided> {
+    async fn refuse(
+        &self,
+        proposal: &Proposal,
+        ground: &Ground,
+        mut reason: String,
+    ) -> Result<pb::Activation, Undecided> {
         reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
         let refuse = pb::Refuse {
             name: ground.name.clone(),
@@ -314,7 +319,8 @@ impl Node {
     /// The row of the history that was written at `index`, or the last one, if the entry changed nothing.
     pub(super) async fn recorded(&self, name: &str, index: u64) -> Result<pb::Activation, Undecided> {
         self.wait_published(index, Instant::now() + PROPOSAL).await?;
-        let history = self.inner.reader.view().history(Some(name)).map_err(|fault| Undecided::Here(fault.to_string()))?;
+        let history =
+            self.inner.reader.view().history(Some(name)).map_err(|fault| Undecided::Here(fault.to_string()))?;
         let at = history.iter().rposition(|row| row.index <= index);
         at.map(|at| history[at].clone()).ok_or_else(|| Undecided::Here("the history has no row of it".into()))
     }

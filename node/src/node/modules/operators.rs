@@ -1,0 +1,373 @@
+//! What operators ask for: `balsa module push`, `retry`, `drop` and `history`, on whichever node they reach.
+//!
+//! All of it is decided on the leader. Another node brings the bytes into the log through it, part by part, asks it to
+//! conduct the change, and passes on what it says.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use prost::Message;
+use tokio::sync::mpsc;
+
+use super::change::{Proposal, Undecided, Watcher};
+use super::{PROPOSAL, Shown};
+use crate::command::{Outcome, Refusal};
+use crate::ids::ModuleHash;
+use crate::limits::MODULE_PART_BYTES_MAX;
+use crate::node::{Leader, Node, propose};
+use crate::proto::admin::module_push_response::Event;
+use crate::proto::command as pb;
+use crate::proto::command::command::Kind;
+use crate::proto::{admin, peer};
+use crate::raft::peers::Purpose;
+use crate::service::{Events, Executed, ServiceError};
+
+/// What a push has to say and its reader has not read yet.
+const EVENTS: usize = 64;
+/// How long an operator's request looks for a leader.
+const LEADER: Duration = Duration::from_secs(10);
+
+/// A change that somebody watches as it goes; it is called off when nobody does any more.
+struct ForOperator {
+    shown: Shown,
+    events: mpsc::Sender<Result<admin::ModulePushResponse, ServiceError>>,
+    without: Vec<String>,
+}
+
+impl Watcher for ForOperator {
+    fn stage(&self, stage: String) {
+        if self.shown.stage(&stage) {
+            // A reader that is slow misses a stage, not the end.
+            let _ = self.events.try_send(Ok(event(Event::Stage(stage))));
+        }
+    }
+
+    fn still_wanted(&self) -> bool {
+        !self.events.is_closed()
+    }
+
+    fn without(&self) -> Vec<String> {
+        self.without.clone()
+    }
+}
+
+impl Node {
+    /// What became of `module`, or of all modules.
+    pub(in crate::node) async fn history(&self, module: Option<&str>) -> Result<Vec<pb::Activation>, ServiceError> {
+        self.serving()?;
+        self.inner.reads.read_index().await?;
+        self.inner.reader.view().history(module).map_err(|fault| ServiceError::NotReady(fault.to_string()))
+    }
+
+    /// Makes `wasm` a module; the stream says what is being done, and at last what came of it.
+    pub(in crate::node) fn push(&self, push: admin::ModulePush, wasm: Bytes) -> Events {
+        let (events, receiver) = mpsc::channel(EVENTS);
+        let node = self.clone();
+        tokio::spawn(async move {
+            let last = node.push_through(push, wasm, &events).await;
+            let _ = events.send(last.map(|row| event(Event::Done(row)))).await;
+        });
+        tokio_stream::wrappers::ReceiverStream::new(receiver).boxed()
+    }
+
+    async fn push_through(
+        &self,
+        push: admin::ModulePush,
+        wasm: Bytes,
+        events: &mpsc::Sender<Result<admin::ModulePushResponse, ServiceError>>,
+    ) -> Result<pb::Activation, ServiceError> {
+        let hash = ModuleHash::of(&wasm);
+        let wanted_by = match push.pushed_by.is_empty() {
+            true => format!("pushed through {}", self.inner.identity.member().name),
+            false => format!("pushed by {}", push.pushed_by),
+        };
+        loop {
+            self.accepting()?;
+            let done = match self.leader() {
+                Leader::This => {
+                    let request = peer::ChangeRequest {
+                        hash: hash.0.to_vec().into(),
+                        allow_breaking: push.allow_breaking,
+                        without: push.without.clone(),
+                        proposed_by: wanted_by.clone(),
+                    };
+                    self.change_for_operator(request, wasm.clone(), events.clone()).await
+                }
+                Leader::Other(..) => {
+                    self.upload_through_leader(hash, &wasm, events).await?;
+                    self.change_through_leader(hash, &push, &wanted_by, events).await
+                }
+                Leader::Unknown => Err(ServiceError::NoLeader),
+            };
+            match done {
+                // Nothing is lost by conducting it again: what was activated is found active.
+                Err(ServiceError::NotLeader { .. } | ServiceError::NoLeader) if !events.is_closed() => {
+                    let _ = events.try_send(Ok(event(Event::Stage("looking for the leader".into()))));
+                    self.leader_news(Duration::from_millis(200)).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// As leader: conducts an operator's change.
+    async fn change_for_operator(
+        &self,
+        request: peer::ChangeRequest,
+        wasm: Bytes,
+        events: mpsc::Sender<Result<admin::ModulePushResponse, ServiceError>>,
+    ) -> Result<pb::Activation, ServiceError> {
+        let proposal = Proposal {
+            name: None,
+            hash: ModuleHash::of(&wasm),
+            wasm,
+            allow_breaking: request.allow_breaking,
+            wanted_by: request.proposed_by,
+            source: pb::Source::Push,
+            decides: Bytes::new(),
+        };
+        let shown = Shown::new(self, "", proposal.hash, &proposal.wanted_by);
+        let watcher = ForOperator { shown, events, without: request.without };
+        let row = self.change(&proposal, &watcher).await.map_err(undecided)?;
+        super::said(&row);
+        Ok(row)
+    }
+
+    /// As leader, for another node: conducts the change of what was uploaded.
+    pub(in crate::node) async fn change_uploaded(&self, request: peer::ChangeRequest) -> Result<Events, ServiceError> {
+        self.accepting()?;
+        if !self.is_leader() {
+            return Err(ServiceError::NotLeader { leader: None });
+        }
+        let hash = ModuleHash::try_from(&request.hash[..])
+            .map_err(|_| ServiceError::Module("a hash has 32 bytes".to_owned()))?;
+        let wasm = self.uploaded(hash).await?;
+        let (events, receiver) = mpsc::channel(EVENTS);
+        let node = self.clone();
+        tokio::spawn(async move {
+            let last = node.change_for_operator(request, wasm, events.clone()).await;
+            let _ = events.send(last.map(|row| event(Event::Done(row)))).await;
+        });
+        Ok(tokio_stream::wrappers::ReceiverStream::new(receiver).boxed())
+    }
+
+    /// The bytes of an upload that was applied; they can be read a moment later.
+    async fn uploaded(&self, hash: ModuleHash) -> Result<Bytes, ServiceError> {
+        let mut published = self.inner.published.clone();
+        let look = async {
+            loop {
+                published.mark_unchanged();
+                match self.inner.reader.view().wasm(hash) {
+                    Ok(Some(wasm)) => return Ok(wasm),
+                    Ok(None) => {}
+                    Err(fault) => return Err(ServiceError::NotReady(fault.to_string())),
+                }
+                published.changed().await.map_err(|_| ServiceError::ShuttingDown)?;
+            }
+        };
+        let missing = || ServiceError::Module("the module's bytes were not uploaded, or have expired".to_owned());
+        tokio::time::timeout(PROPOSAL, look).await.unwrap_or_else(|_| Err(missing()))
+    }
+
+    async fn upload_through_leader(
+        &self,
+        hash: ModuleHash,
+        wasm: &Bytes,
+        events: &mpsc::Sender<Result<admin::ModulePushResponse, ServiceError>>,
+    ) -> Result<(), ServiceError> {
+        for (part, data) in wasm.chunks(MODULE_PART_BYTES_MAX).enumerate() {
+            let offset = part * MODULE_PART_BYTES_MAX;
+            let stage = format!("uploading: {offset} of {} bytes", wasm.len());
+            let _ = events.try_send(Ok(event(Event::Stage(stage))));
+            let upload = pb::Upload {
+                hash: hash.0.to_vec().into(),
+                size: wasm.len() as u64,
+                offset: offset as u64,
+                data: wasm.slice_ref(data),
+            };
+            self.operate(Kind::Upload(upload), &[]).await?;
+        }
+        Ok(())
+    }
+
+    async fn change_through_leader(
+        &self,
+        hash: ModuleHash,
+        push: &admin::ModulePush,
+        wanted_by: &str,
+        events: &mpsc::Sender<Result<admin::ModulePushResponse, ServiceError>>,
+    ) -> Result<pb::Activation, ServiceError> {
+        let Leader::Other(id, member) = self.leader() else {
+            return Err(ServiceError::NotLeader { leader: None });
+        };
+        let request = peer::ChangeRequest {
+            hash: hash.0.to_vec().into(),
+            allow_breaking: push.allow_breaking,
+            without: push.without.clone(),
+            proposed_by: wanted_by.to_owned(),
+        };
+        let peers = &self.inner.peers;
+        let lost = |status: tonic::Status| match status.code() {
+            tonic::Code::FailedPrecondition => ServiceError::Module(status.message().to_owned()),
+            _ => ServiceError::NotLeader { leader: None },
+        };
+        let mut client = peers
+            .client(&member.peer_addr, Purpose::Forward)
+            .map_err(|error| ServiceError::NotReady(error.to_string()))?;
+        let mut stream = client.change(peers.addressed(id, request)).await.map_err(lost)?.into_inner();
+        while let Some(said) = stream.message().await.map_err(lost)? {
+            match said.event {
+                Some(Event::Done(row)) => return Ok(row),
+                Some(stage) => {
+                    if events.send(Ok(event(stage))).await.is_err() {
+                        break;
+                    }
+                }
+                None => {}
+            }
+        }
+        Err(ServiceError::NotLeader { leader: None })
+    }
+
+    /// Tries again what was refused or waits: of this name, or (empty) of all. Their names.
+    pub(in crate::node) async fn retry(&self, name: &str, without: &[String]) -> Result<Vec<String>, ServiceError> {
+        self.serving()?;
+        self.inner.reads.read_index().await?;
+        let view = self.inner.reader.view();
+        let decided = view.decisions().map_err(|fault| ServiceError::NotReady(fault.to_string()))?;
+        let refused = decided.iter().filter(|(_, decided)| decided.refused).map(|(name, _)| name.clone());
+        let waiting = self.agreed_wish().map(|wish| wish.modules).unwrap_or_default().into_iter();
+        let waiting = waiting.filter(|module| decided.get(&module.name).is_none_or(|last| last.wish != module.wish));
+        let mut names: Vec<_> = refused.chain(waiting.map(|module| module.name)).collect();
+        names.retain(|candidate| name.is_empty() || candidate == name);
+        for name in &names {
+            self.operate(Kind::Retry(pb::Retry { name: name.clone() }), without).await?;
+        }
+        Ok(names)
+    }
+
+    /// Stops a module that no files want and deletes its state; how many rows that were.
+    pub(in crate::node) async fn drop_module(&self, name: &str) -> Result<u64, ServiceError> {
+        self.serving()?;
+        self.inner.reads.read_index().await?;
+        let view = self.inner.reader.view();
+        let Some(row) = view.registry().row(name) else {
+            let names: Vec<_> = view.registry().rows().map(|row| row.name.as_str()).collect();
+            return Err(ServiceError::Module(format!("no module is called {name:?}; there are: {}", names.join(", "))));
+        };
+        let decided = view.decisions().map_err(|fault| ServiceError::NotReady(fault.to_string()))?;
+        if decided.get(name).is_some_and(|last| !last.wish.is_empty()) {
+            return Err(ServiceError::Module(format!(
+                "the files of the cluster want module {name}: take its [[module]] out of balsa.toml first"
+            )));
+        }
+        let by = format!("an operator, through {}", self.inner.identity.member().name);
+        if row.serving() == pb::Serving::Serving {
+            let stop = pb::Deactivate {
+                name: name.to_owned(),
+                expected_generation: row.generation,
+                proposed_by: by.clone(),
+                source: pb::Source::Push.into(),
+                ..pb::Deactivate::default()
+            };
+            self.operate(Kind::Deactivate(stop), &[]).await?;
+        }
+        let mut rows = 0;
+        loop {
+            let drop = pb::Drop { name: name.to_owned(), proposed_by: by.clone() };
+            let done = self.operate(Kind::Drop(drop), &[]).await?;
+            let dropped = pb::Dropped::decode(done).unwrap_or_default();
+            rows += dropped.rows;
+            if !dropped.more {
+                return Ok(rows);
+            }
+        }
+    }
+
+    /// Has an entry about modules logged, wherever the leader is; the bytes of its outcome.
+    async fn operate(&self, kind: Kind, without: &[String]) -> Result<Bytes, ServiceError> {
+        let until = Instant::now() + LEADER;
+        loop {
+            let attempt = match self.leader() {
+                Leader::This => self.operate_here(kind.clone(), without).await,
+                Leader::Other(id, member) => {
+                    let command = pb::Command { kind: Some(kind.clone()), ..pb::Command::default() };
+                    let request =
+                        peer::ProposeRequest { command: command.encode_to_vec().into(), without: without.to_vec() };
+                    self.forward_proposal(id, &member, request).await
+                }
+                Leader::Unknown => Err(ServiceError::NoLeader),
+            };
+            match attempt {
+                Ok(Executed { outcome: Outcome::Ok(bytes), .. }) => return Ok(bytes),
+                Ok(Executed { outcome: Outcome::Refused(Refusal::UploadsFull), .. }) => {
+                    return Err(ServiceError::Overloaded("too many bytes of other modules are on their way"));
+                }
+                Ok(Executed { outcome: Outcome::Refused(refusal), .. }) => {
+                    return Err(ServiceError::Module(refusal.to_string()));
+                }
+                Ok(_) => return Err(ServiceError::OutcomeUnknown),
+                // All of these entries may be logged twice.
+                Err(_) if Instant::now() < until => self.leader_news(Duration::from_millis(100)).await,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn forward_proposal(
+        &self,
+        id: crate::ids::NodeId,
+        member: &crate::raft::types::Member,
+        request: peer::ProposeRequest,
+    ) -> Result<Executed, ServiceError> {
+        let peers = &self.inner.peers;
+        let mut client = peers
+            .client(&member.peer_addr, Purpose::Forward)
+            .map_err(|error| ServiceError::NotReady(error.to_string()))?;
+        let call = client.propose(peers.addressed(id, request));
+        match tokio::time::timeout(PROPOSAL, call).await {
+            Ok(Ok(response)) => propose::answered(response.into_inner()),
+            _ => Err(ServiceError::OutcomeUnknown),
+        }
+    }
+
+    /// As leader: logs an entry that an operator may ask for.
+    pub(in crate::node) async fn operate_for_peer(
+        &self,
+        request: peer::ProposeRequest,
+    ) -> Result<Executed, ServiceError> {
+        let kind = pb::Command::decode(request.command).ok().and_then(|command| command.kind);
+        match kind {
+            Some(kind @ (Kind::Upload(_) | Kind::Deactivate(_) | Kind::Drop(_) | Kind::Retry(_))) => {
+                self.operate_here(kind, &request.without).await
+            }
+            _ => Err(ServiceError::Module("only uploads, stops, drops and retries are taken here".to_owned())),
+        }
+    }
+
+    async fn operate_here(&self, kind: Kind, without: &[String]) -> Result<Executed, ServiceError> {
+        self.accepting()?;
+        if let Kind::Retry(retry) = &kind {
+            self.inner.changes.excuse(&retry.name, without);
+        }
+        let bytes = if let Kind::Upload(part) = &kind { part.data.len() } else { 0 };
+        let reply = self.propose(kind, bytes, Instant::now() + PROPOSAL).await?;
+        let index = reply.index;
+        let done = propose::executed(reply)?;
+        let _ = self.wait_published(index, Instant::now() + PROPOSAL).await;
+        Ok(done)
+    }
+}
+
+fn event(event: Event) -> admin::ModulePushResponse {
+    admin::ModulePushResponse { event: Some(event) }
+}
+
+fn undecided(why: Undecided) -> ServiceError {
+    match why {
+        Undecided::Service(error) => error,
+        Undecided::Here(why) => ServiceError::NotReady(why),
+        other => ServiceError::Module(other.to_string()),
+    }
+}
