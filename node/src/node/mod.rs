@@ -64,12 +64,12 @@ struct Inner {
     reader: Reader,
     receiver: Receiver,
     queries: Queries,
-    streams: Streams,
     compiler: Compiler,
     /// Changes of modules that this node conducts.
     changes: Changes,
     /// What this node's files ask for.
     wanted: watch::Receiver<Arc<Wanted>>,
+    streams: Streams,
     published: watch::Receiver<u64>,
     /// Confirms for this node's own queries that they may read, and waits until they can.
     reads: ReadGate,

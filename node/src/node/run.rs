@@ -176,10 +176,10 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
     let inner = Inner {
         server: raft.server_metrics(),
         queries: Queries::start(config.node.query_threads, fatal),
-        streams: Streams::new(fatal),
         compiler: Compiler::new(engine),
         changes: Changes::default(),
         wanted,
+        streams: Streams::new(fatal),
         config,
         raft,
         applier,

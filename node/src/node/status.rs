@@ -141,7 +141,7 @@ impl Node {
             fenced: self.fenced().unwrap_or_default(),
             time_ms: progress.time_ms,
             recent: said(self.inner.reader.recent_digests(DIGESTS_SAID)),
-            wish: Some(wanted.wish.clone()),
+            wish: wanted.is_known().then(|| wanted.wish.clone()),
             problems: wanted.problems.clone(),
             restart_for: wanted.restart_for.clone(),
             changes: if metrics.state == ServerState::Leader { self.inner.changes.shown() } else { Vec::new() },

@@ -354,7 +354,7 @@ pub(crate) async fn run(mut command: Command) -> Ran {
 }
 
 /// The program under test, without what this process's environment says about clusters.
-fn program() -> Command {
+pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_balsa"));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"BALSA_")) {
         command.env_remove(name);

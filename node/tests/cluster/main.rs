@@ -16,6 +16,7 @@ mod load;
 
 mod behind;
 mod command_line;
+mod edited;
 mod fenced;
 mod founded;
 mod killed;
