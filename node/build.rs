@@ -1,4 +1,4 @@
-//! Generates the gRPC code of our own services, and embeds the default module.
+//! Generates the gRPC code of our own services, and embeds the default module and the SDK's sources.
 //!
 //! The module is `$BALSA_KVSTORE_WASM` if that is set (the Makefile, Docker and CI build it once and say where it is). Else it
 //! is built here, by a cargo of its own: in its own target directory, since the outer cargo holds the lock of this one, and
@@ -21,6 +21,7 @@ const SCRUBBED_PREFIXES: [&str; 4] = ["CARGO", "RUST", "MAKEFLAGS", "MFLAGS"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     generate_grpc()?;
+    embed_sdk()?;
     embed_kvstore()
 }
 
@@ -41,6 +42,45 @@ fn kvstore_messages() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(["kvstore.proto"], ["../kvstore-wasm/proto"])?;
     tonic_prost_build::configure().build_client(false).build_server(false).bytes(".").compile_fds(descriptors)?;
     Ok(())
+}
+
+/// The SDK's sources, for `balsa module new`: what it writes is built without this checkout. What the workspace adds to them
+/// (versions, the lock file) goes along.
+fn embed_sdk() -> Result<(), Box<dyn Error>> {
+    let root = root()?;
+    let mut files = Vec::new();
+    collect(&root.join("sdk"), &mut files)?;
+    files.sort();
+    let mut code = String::from("pub(super) const SOURCES: &[(&str, &str)] = &[\n");
+    for file in &files {
+        let name = file.strip_prefix(root.join("sdk"))?.to_str().ok_or("the SDK's files have names in UTF-8")?;
+        code.push_str(&format!("    ({name:?}, include_str!({file:?})),\n"));
+    }
+    code.push_str("];\n");
+    for (name, file) in [("WORKSPACE", "Cargo.toml"), ("LOCK", "Cargo.lock"), ("LICENSE", "LICENSE")] {
+        code.push_str(&format!("pub(super) const {name}: &str = include_str!({:?});\n", root.join(file)));
+    }
+    println!("cargo::rerun-if-changed={}", root.join("sdk").display());
+    Ok(fs::write(PathBuf::from(env::var("OUT_DIR")?).join("sdk_sources.rs"), code)?)
+}
+
+/// All files below `dir`, as far as they are sources.
+fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Result<(), Box<dyn Error>> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+        match path.is_dir() {
+            _ if hidden || path.ends_with("target") => {}
+            true => collect(&path, files)?,
+            false => files.push(path),
+        }
+    }
+    Ok(())
+}
+
+/// The checkout.
+fn root() -> Result<PathBuf, Box<dyn Error>> {
+    Ok(Path::new(&env::var("CARGO_MANIFEST_DIR")?).parent().ok_or("node/ is in a workspace")?.to_owned())
 }
 
 fn embed_kvstore() -> Result<(), Box<dyn Error>> {
@@ -70,7 +110,7 @@ fn has_target() -> Result<bool, Box<dyn Error>> {
 }
 
 fn build_kvstore(out: &Path) -> Result<PathBuf, Box<dyn Error>> {
-    let root = Path::new(&env::var("CARGO_MANIFEST_DIR")?).parent().ok_or("node/ is in a workspace")?.to_owned();
+    let root = root()?;
     for input in ["kvstore-wasm", "sdk", "Cargo.lock"] {
         println!("cargo::rerun-if-changed={}", root.join(input).display());
     }

@@ -11,7 +11,7 @@ use futures::stream::BoxStream;
 use crate::command::{Outcome, Refusal, TrapClass};
 use crate::proto::{admin, command};
 use crate::stream::Messages;
-use crate::wasm::{Method, Module};
+use crate::wasm::{HostFault, Method, Module};
 
 /// A client's command.
 #[derive(Debug, Clone)]
@@ -143,6 +143,9 @@ impl Catalog {
     }
 }
 
+/// A snapshot's stream (`state_machine/snapshot.rs`), in pieces of about 1 MiB. It ends early after a fault.
+pub type BackupStream = BoxStream<'static, Result<Bytes, HostFault>>;
+
 /// What a change of a module has to say as it goes; the last one says what came of it.
 pub type Events = BoxStream<'static, Result<admin::ModulePushResponse, ServiceError>>;
 
@@ -172,6 +175,8 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// Hashes this node's whole state, at `min_index` or later.
     fn deep_check(&self, min_index: u64)
     -> impl Future<Output = Result<admin::DeepCheckResponse, ServiceError>> + Send;
+    /// The whole state at one index, with all that was answered before.
+    fn backup(&self) -> impl Future<Output = Result<BackupStream, ServiceError>> + Send;
     /// What became of `module`, or of all modules, oldest first.
     fn module_history(
         &self,

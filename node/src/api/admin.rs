@@ -72,7 +72,12 @@ impl<B: Backend> Admin for Operators<B> {
     }
 
     async fn backup(&self, _request: Request<pb::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
-        Err(Status::unimplemented("comes with the next commits"))
+        let chunks = self.0.backend.backup().await.map_err(|error| status(&error.into()))?;
+        let chunks = chunks.map(|chunk| match chunk {
+            Ok(data) => Ok(pb::BackupChunk { data }),
+            Err(fault) => Err(Status::data_loss(fault.to_string())),
+        });
+        Ok(Response::new(chunks.boxed()))
     }
 }
 

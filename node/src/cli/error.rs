@@ -65,6 +65,12 @@ pub enum Error {
     /// The benchmark's arguments do not fit together.
     #[error(transparent)]
     Bench(#[from] super::bench::Error),
+    /// A module's file, and what is done with it.
+    #[error(transparent)]
+    Module(#[from] super::module::Error),
+    /// A backup's file.
+    #[error(transparent)]
+    Backup(#[from] super::backup::Error),
     /// Standard output.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
@@ -85,12 +91,13 @@ impl Error {
     /// The exit code that says what kind of failure it is.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Nobody { .. } | Self::Client(client::Error::Unavailable { .. } | client::Error::BrokenOff { .. }) => {
+            Self::Nobody { .. } | Self::Client(client::Error::Unavailable { .. } | client::Error::Interrupted(_)) => {
                 Exit::Unavailable
             }
             Self::Client(client::Error::OutcomeUnknown { .. }) => Exit::OutcomeUnknown,
             Self::Client(client::Error::Rejected(_)) => Exit::Rejected,
             Self::Bench(error) => error.exit(),
+            Self::Module(error) => error.exit(),
             _ => Exit::Usage,
         }
     }

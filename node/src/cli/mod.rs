@@ -10,12 +10,14 @@ pub mod output;
 pub mod serve;
 pub mod up;
 
+mod backup;
 mod bench;
 mod call;
 mod check;
 mod completions;
 mod error;
 mod kv;
+mod module;
 mod status;
 mod value;
 
@@ -34,11 +36,11 @@ const ABOUT: &str = "A replicated, durable, linearizable gRPC service whose logi
 const EXIT_CODES: &str = "\
 Exit codes:
   0  ok
-  1  no: the key is absent, a condition did not hold, or `check` found a difference
+  1  no: the key is absent, a condition did not hold, or a check found something wrong
   2  wrong usage or configuration
   3  unavailable: no node served the call in time, and it was surely not run
   4  outcome unknown: the command was sent, and may or may not have been run
-  5  rejected by the module: it ran, and answered with an error
+  5  rejected: by the module, which ran and answered with an error, or of a module that was pushed and refused
 
 Endpoints, if none are given: those of the local cluster (.balsa/endpoints, written by `balsa up`, looked for from here \
 upward), else 127.0.0.1:6000.";
@@ -79,6 +81,8 @@ enum Command {
     Serve(serve::Args),
     /// Run a local cluster in this terminal
     Up(up::Args),
+    /// Inspect, check, push and follow modules
+    Module(module::Args),
     /// Check or show a configuration file
     Config(config::Args),
     /// Show the nodes of the cluster
@@ -95,6 +99,8 @@ enum Command {
     Call(call::Call),
     /// Write values, read them back through every node, and compare the nodes' state
     Check(check::Check),
+    /// Write the whole state of the cluster to a file
+    Backup(backup::Args),
     /// Measure throughput and latency
     Bench(bench::Bench),
     /// Print a script that completes this program's arguments in a shell
@@ -117,6 +123,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, console: &mut Console)
         Command::Serve(args) => serve::run(args),
         Command::Up(args) => up::run(args),
         Command::Config(args) => config::run(args, format),
+        Command::Module(args) if args.is_local() => {
+            finish(module::run_local(&args, format, console), format, console).into()
+        }
         Command::Completions(args) => finish(completions::run(&args, console), format, console).into(),
         command => finish(run_client(command, &args.global, console), format, console).into(),
     }
@@ -153,7 +162,9 @@ async fn run_in(command: Command, session: &mut Session<'_>) -> Result<Exit, Err
         Command::List(args) => kv::list(&args, session).await,
         Command::Call(args) => call::run(&args, session).await,
         Command::Check(args) => check::run(&args, session).await,
+        Command::Backup(args) => backup::run(&args, session).await,
         Command::Bench(args) => bench::run(&args, session).await,
+        Command::Module(args) => module::run(&args, session).await,
         Command::Serve(_) | Command::Up(_) | Command::Config(_) | Command::Completions(_) => {
             unreachable!("these are not clients")
         }
@@ -165,6 +176,8 @@ struct Session<'a> {
     client: Client,
     endpoints: Endpoints,
     timeout: Duration,
+    /// What `--timeout` said.
+    given_timeout: Option<Duration>,
     format: Format,
     console: &'a mut Console,
 }
@@ -175,7 +188,13 @@ impl<'a> Session<'a> {
         let timeout = global.timeout.unwrap_or(TIMEOUT);
         let first_contact = global.timeout.unwrap_or(FIRST_CONTACT);
         let options = Options { first_contact, ..Options::new(endpoints.list.clone(), timeout) };
-        Ok(Self { client: Client::new(options), endpoints, timeout, format: global.output, console })
+        let given_timeout = global.timeout;
+        Ok(Self { client: Client::new(options), endpoints, timeout, given_timeout, format: global.output, console })
+    }
+
+    /// A client for what takes longer than most: it has `usual` where `--timeout` says nothing.
+    fn client_within(&self, usual: Duration) -> Client {
+        self.client.within(self.given_timeout.unwrap_or(usual))
     }
 }
 

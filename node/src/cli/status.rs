@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Console, Error, Exit, Format, Session};
 use crate::ids::{NodeId, hex};
-use crate::proto::admin::{ModuleStatus, NodeStatus, StatusResponse};
+use crate::proto::admin::{Change, ModuleStatus, NodeStatus, StatusResponse};
 
 const HEADER: [&str; 11] =
     ["NAME", "ID", "ROLE", "TERM", "LAST", "COMMITTED", "APPLIED", "LAG", "MODULE", "DIGEST", "ADDRESS"];
@@ -36,15 +36,41 @@ fn print(status: &StatusResponse, console: &mut Console) -> Result<(), Error> {
             _ => line.to_owned(),
         })?;
     }
-    let fenced = status.nodes.iter().filter(|node| !node.fenced.is_empty());
-    let fenced: Vec<_> = fenced.map(|node| format!("{} has fenced itself: {}", node.name, node.fenced)).collect();
-    if !(status.warnings.is_empty() && fenced.is_empty()) {
+    let changes: Vec<_> = status.changes.iter().map(describe).collect();
+    let warnings = warnings(status);
+    if !(changes.is_empty() && warnings.is_empty()) {
         console.line("")?;
     }
-    for warning in status.warnings.iter().chain(&fenced) {
+    for change in changes {
+        console.line(change)?;
+    }
+    for warning in warnings {
         console.line(console.paint_careful(&format!("warning: {warning}")))?;
     }
     Ok(())
+}
+
+/// A change of a module that is under way.
+fn describe(change: &Change) -> String {
+    format!("module {} {}, wanted by {}: {}", change.name, short(&change.hash), change.wanted_by, change.stage)
+}
+
+/// What needs somebody's attention: the cluster's warnings, and what single nodes have to say about themselves and their files.
+fn warnings(status: &StatusResponse) -> Vec<String> {
+    let mut warnings = status.warnings.clone();
+    for node in &status.nodes {
+        let name = &node.name;
+        if !node.fenced.is_empty() {
+            warnings.push(format!("{name} has fenced itself: {}", node.fenced));
+        }
+        for problem in node.problems.iter().filter(|problem| !status.warnings.iter().any(|w| w.contains(*problem))) {
+            warnings.push(format!("{name}: {problem}"));
+        }
+        if !node.restart_for.is_empty() {
+            warnings.push(format!("{name} obeys after a restart only: {}", node.restart_for.join("; ")));
+        }
+    }
+    warnings
 }
 
 fn is_bad(node: &NodeStatus) -> bool {
@@ -103,6 +129,7 @@ fn to_json(status: &StatusResponse) -> Value {
         "answered_by": status.answered_by,
         "nodes": status.nodes.iter().map(node_json).collect::<Vec<_>>(),
         "warnings": status.warnings,
+        "changes": status.changes.iter().map(super::module::change_json).collect::<Vec<_>>(),
     })
 }
 
@@ -127,6 +154,9 @@ fn node_json(node: &NodeStatus) -> Value {
         "version": node.version,
         "fenced": if node.fenced.is_empty() { None } else { Some(&node.fenced) },
         "time_ms": node.time_ms,
+        "wish": node.wish.as_ref().map(|wish| hex(&wish.hash)),
+        "problems": node.problems,
+        "restart_for": node.restart_for,
     })
 }
 

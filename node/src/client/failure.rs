@@ -43,12 +43,9 @@ pub enum Error {
     /// The cluster will never serve this call as it is.
     #[error("{0}")]
     Refused(Box<Refusal>),
-    /// The rest of a stream did not come. What came before it is right.
-    #[error("the stream broke off: {last}")]
-    BrokenOff {
-        /// What the node said, or the connection.
-        last: String,
-    },
+    /// A stream that had begun did not come to its end.
+    #[error("the node stopped sending in the middle: {0}")]
+    Interrupted(String),
     /// The reply is not the message it should be.
     #[error("the reply to {path} cannot be decoded; the node's version may differ from this program's: {source}")]
     Undecodable {
@@ -317,7 +314,7 @@ pub(super) fn in_mid_stream(status: &Status) -> Error {
     match judge(status) {
         Verdict::Rejected(rejection) => Error::Rejected(rejection),
         Verdict::Refused(refusal) => Error::Refused(Box::new(refusal)),
-        Verdict::Retry { .. } => Error::BrokenOff { last: describe(status) },
+        Verdict::Retry { .. } => Error::Interrupted(describe(status)),
     }
 }
 

@@ -2,6 +2,9 @@
 //!
 //! It speaks real gRPC on a real port, so that the client under test is the one users have. It also describes a little
 //! service, `test.v1.Notes`, by reflection; its messages are in another file, which the description only names.
+//!
+//! The operators' streaming methods are answered by the same script: it is asked once all messages of the request have come, and
+//! its answer is a sequence of messages, put together by [`stream`].
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -45,6 +48,8 @@ use super::{Backoff, Client, Endpoint, Options, RawCodec};
 pub(crate) struct Asked {
     pub(crate) path: String,
     pub(crate) message: Bytes,
+    /// Of a request that is a stream, the messages after the first.
+    pub(crate) more: Vec<Bytes>,
     pub(crate) metadata: MetadataMap,
     /// Counts from 0.
     pub(crate) attempt: usize,
@@ -199,13 +204,81 @@ async fn route(handler: Handler, request: HttpRequest<Incoming>) -> Result<http:
     if path.ends_with("/Watch") {
         return Ok(grpc.server_streaming(Watch(Unary { handler, path }), request).await);
     }
+    if STREAMING.iter().any(|method| path.ends_with(method)) {
+        return Ok(grpc.streaming(Several { handler, path }, request).await);
+    }
     Ok(grpc.unary(Unary { handler, path }, request).await)
+}
+
+/// Methods whose answers are streams.
+const STREAMING: [&str; 2] = ["/ModulePush", "/Backup"];
+/// Metadata of an answer whose stream does not end.
+const ENDLESS: &str = "fake-endless";
+
+/// An answer of several messages.
+pub(crate) fn stream(messages: impl IntoIterator<Item = impl Message>) -> Answer {
+    Ok(Response::new(messages.into_iter().flat_map(|message| message.encode_length_delimited_to_vec()).collect()))
+}
+
+/// The same, after which nothing comes, not even an end.
+pub(crate) fn stream_without_end(messages: impl IntoIterator<Item = impl Message>) -> Answer {
+    let mut answer = stream(messages)?;
+    answer.metadata_mut().insert(ENDLESS, MetadataValue::from_static("yes"));
+    Ok(answer)
+}
+
+struct Several {
+    handler: Handler,
+    path: String,
+}
+
+impl Service<Request<Streaming<Bytes>>> for Several {
+    type Response = Response<Pin<Box<dyn tokio_stream::Stream<Item = Result<Bytes, Status>> + Send>>>;
+    type Error = Status;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Status>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Streaming<Bytes>>) -> Self::Future {
+        let (handler, path) = (self.handler.clone(), self.path.clone());
+        Box::pin(async move {
+            let metadata = request.metadata().clone();
+            let messages = request.into_inner().collect::<Result<Vec<_>, _>>().await?;
+            let mut messages = messages.into_iter();
+            let message = messages.next().unwrap_or_default();
+            let answer = handler.ask(path, message, messages.collect(), metadata);
+            let Some(answer) = answer else { return std::future::pending().await };
+            let (metadata, mut bytes, _) = answer?.into_parts();
+            let mut messages = Vec::new();
+            while !bytes.is_empty() {
+                let length = prost::decode_length_delimiter(&mut bytes).unwrap();
+                messages.push(Ok(bytes.split_to(length)));
+            }
+            let messages = tokio_stream::iter(messages);
+            Ok(Response::new(match metadata.contains_key(ENDLESS) {
+                true => Box::pin(messages.chain(tokio_stream::pending())),
+                false => Box::pin(messages) as Pin<Box<dyn tokio_stream::Stream<Item = _> + Send>>,
+            }))
+        })
+    }
 }
 
 #[derive(Clone)]
 struct Handler {
     script: Arc<Script>,
     asked: Arc<Mutex<Vec<Asked>>>,
+}
+
+impl Handler {
+    fn ask(&self, path: String, message: Bytes, more: Vec<Bytes>, metadata: MetadataMap) -> Option<Answer> {
+        let mut all = self.asked.lock();
+        let asked = Asked { path, message, more, metadata, attempt: all.len() };
+        all.push(asked.clone());
+        drop(all);
+        (self.script)(&asked)
+    }
 }
 
 struct Unary {
@@ -224,11 +297,7 @@ impl Service<Request<Bytes>> for Unary {
 
     fn call(&mut self, request: Request<Bytes>) -> Self::Future {
         let metadata = request.metadata().clone();
-        let mut all = self.handler.asked.lock();
-        let asked = Asked { path: self.path.clone(), message: request.into_inner(), metadata, attempt: all.len() };
-        all.push(asked.clone());
-        drop(all);
-        let answer = (self.handler.script)(&asked);
+        let answer = self.handler.ask(self.path.clone(), request.into_inner(), Vec::new(), metadata);
         Box::pin(async move {
             match answer {
                 Some(answer) => answer,

@@ -24,6 +24,7 @@ pub mod reflection;
 mod backoff;
 mod connection;
 mod failure;
+mod operators;
 mod raw;
 mod stream;
 
@@ -155,6 +156,12 @@ impl Client {
     /// The same client, whose calls all end by `deadline` (and each within the timeout, still).
     pub fn until(&self, deadline: Instant) -> Self {
         Self { deadline: Some(deadline), ..self.clone() }
+    }
+
+    /// The same client, whose calls may take `timeout`.
+    pub fn within(&self, timeout: Duration) -> Self {
+        let options = Options { timeout, ..(*self.options).clone() };
+        Self { options: Arc::new(options), ..self.clone() }
     }
 
     /// A client with the same options that talks to one node only, and waits for it: somebody knows that it exists.

@@ -4,6 +4,7 @@
 //! anybody asking (genesis, ticks, exchange of digests, snapshots), [`status`] is what operators see.
 
 mod admission;
+mod backup;
 mod compile;
 mod duties;
 mod modules;
@@ -44,7 +45,7 @@ use crate::raft::peers::Peers;
 use crate::raft::read_index::ReadGate;
 use crate::raft::types::{Member, TypeConfig};
 use crate::raft::{Host, Raft, apply::Applier};
-use crate::service::{Backend, Catalog, Events, Execute, Executed, Query, ServiceError, Streaming};
+use crate::service::{Backend, BackupStream, Catalog, Events, Execute, Executed, Query, ServiceError, Streaming};
 use crate::state_machine::{Reader, Receiver};
 
 /// A running node. Clones are the same one.
@@ -85,6 +86,8 @@ struct Inner {
     fenced: Mutex<Option<String>>,
     /// Why no commands are accepted for the moment: digests differ and nobody knows who is right.
     undecided: Mutex<Option<String>>,
+    /// One at a time.
+    backups: Arc<tokio::sync::Semaphore>,
     recovered: AtomicBool,
     draining: AtomicBool,
     fatal: Fatal,
@@ -215,6 +218,10 @@ impl Backend for Node {
 
     async fn deep_check(&self, min_index: u64) -> Result<admin::DeepCheckResponse, ServiceError> {
         self.hash_state(min_index).await
+    }
+
+    async fn backup(&self) -> Result<BackupStream, ServiceError> {
+        self.stream_state().await
     }
 
     async fn module_history(&self, module: Option<String>) -> Result<Vec<command::Activation>, ServiceError> {

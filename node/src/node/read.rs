@@ -20,7 +20,7 @@ impl Node {
     /// Runs `query` on this node.
     pub(super) async fn run_query(&self, query: Query) -> Result<Executed, ServiceError> {
         let deadline = query.deadline.unwrap_or_else(|| Instant::now() + PATIENCE);
-        self.wait_fresh(query.consistency, deadline).await?;
+        self.wait_consistent(query.consistency, deadline).await?;
         let reader = self.inner.reader.clone();
         let run = move || match reader.query(&query.method, query.request, Some(deadline)) {
             Ok(executed) => Ok(Ok(executed)),
@@ -33,15 +33,15 @@ impl Node {
     /// Runs `query`, which answers with a stream, on this node.
     pub(super) async fn run_stream(&self, query: Query) -> Result<Streaming, ServiceError> {
         let begun = Instant::now();
-        self.wait_fresh(query.consistency, query.deadline.unwrap_or(begun + PATIENCE)).await?;
+        self.wait_consistent(query.consistency, query.deadline.unwrap_or(begun + PATIENCE)).await?;
         let whole = begun + streams::WHOLE;
         let deadline = query.deadline.map_or(whole, |deadline| deadline.min(whole));
         self.inner.streams.start(self.inner.reader.view(), query, deadline)
     }
 
     /// Returns once this node's state is as fresh as it must be.
-    async fn wait_fresh(&self, consistency: Consistency, deadline: Instant) -> Result<(), ServiceError> {
-        match consistency {
+    pub(super) async fn wait_consistent(&self, how: Consistency, deadline: Instant) -> Result<(), ServiceError> {
+        match how {
             Consistency::Linearizable => self.wait_readable(deadline).await,
             Consistency::Stale { min_index } => self.wait_published(min_index, deadline).await,
         }

@@ -198,6 +198,7 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
         views: Mutex::default(),
         fenced: Mutex::new(fenced),
         undecided: Mutex::default(),
+        backups: Arc::new(tokio::sync::Semaphore::new(1)),
         recovered: AtomicBool::new(false),
         draining: AtomicBool::new(false),
         fatal: fatal.clone(),

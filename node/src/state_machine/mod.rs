@@ -26,12 +26,14 @@
 //! | `progress`    | the row that changes with every batch |
 //! | `digest`      | the rolling digest and the deep hash |
 //! | `query`       | reading: views, queries |
+//! | `fit`         | whether a module may take its place: advice, before the log is asked |
 //! | `snapshot`    | the state as a stream |
 
 #![deny(clippy::iter_over_hash_type, clippy::disallowed_methods)]
 
 mod apply;
 pub mod digest;
+mod fit;
 mod history;
 mod life;
 mod machine;
@@ -46,12 +48,16 @@ mod uploads;
 #[cfg(test)]
 mod tests;
 
+pub use fit::{Fit, broken};
 pub use machine::{Options, StateMachine};
 pub use modules::{ActiveModule, Registry};
 pub use progress::Progress;
 pub use query::{QueryError, Reader, View};
 pub use settings::clamp;
-pub use snapshot::{CHUNK_BYTES_MAX, Received, Receiver, Snapshot, SnapshotError, SnapshotReader, SnapshotWriter};
+pub use snapshot::{
+    CHUNK_BYTES_MAX, CodeFinder, Contents, Received, Receiver, Snapshot, SnapshotDecoder, SnapshotError,
+    SnapshotReader, SnapshotWriter,
+};
 
 use crate::raft::types::LogId;
 use crate::storage;

@@ -17,10 +17,13 @@
 //! compiles here. Only then can it be [installed](super::StateMachine::install). A snapshot holds no identity: neither node id
 //! nor vote nor fence.
 
+mod code;
+mod decoder;
+
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use prost::Message;
 
 use super::digest::{StateHash, StateHasher};
@@ -29,8 +32,11 @@ use super::{Fault, Progress, Registry, View};
 use crate::ids::Digest;
 use crate::proto::raft as pb;
 use crate::raft::types::{LogId, StoredMembership};
-use crate::storage::{self, Incoming, Overlay};
+use crate::storage::{self, Incoming};
 use crate::wasm::{Engine, HostFault};
+
+pub use code::CodeFinder;
+pub use decoder::{Contents, SnapshotDecoder};
 
 /// The version of this format.
 const FORMAT: u32 = 1;
@@ -208,11 +214,7 @@ impl Receiver {
         Ok(SnapshotWriter {
             engine: self.engine.clone(),
             incoming: (self.incoming)()?,
-            header: None,
-            hasher: StateHasher::new(),
-            last_key: None,
-            trailer: None,
-            buffer: BytesMut::new(),
+            decoder: SnapshotDecoder::default(),
         })
     }
 }
@@ -221,33 +223,19 @@ impl Receiver {
 pub struct SnapshotWriter {
     engine: Engine,
     incoming: Incoming,
-    header: Option<Header>,
-    hasher: StateHasher,
-    last_key: Option<Vec<u8>>,
-    trailer: Option<Trailer>,
-    /// What has come of the next frame.
-    buffer: BytesMut,
+    decoder: SnapshotDecoder,
 }
 
 impl SnapshotWriter {
     /// Takes the next bytes of the stream, cut anyhow. Writes to disk.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
-        self.buffer.extend_from_slice(bytes);
-        while let Some((kind, payload)) = self.next_frame()? {
-            self.take(kind, &payload)?;
-        }
-        Ok(())
+        let incoming = &mut self.incoming;
+        self.decoder.write(bytes, &mut |rows| Ok(incoming.insert(rows)?))
     }
 
     /// Ends the stream: checks all of it, compiles its modules, and makes it durable beside the present state.
     pub fn finish(mut self) -> Result<Received, SnapshotError> {
-        let (Some(header), Some(trailer)) = (self.header, self.trailer) else {
-            return Err(SnapshotError::Damaged("it ends too early"));
-        };
-        let StateHash { hash, keys, bytes } = self.hasher.finish();
-        if (keys, bytes, &hash[..]) != (trailer.rows, trailer.bytes, &trailer.state_hash) {
-            return Err(SnapshotError::Damaged("its rows are not those that were sent"));
-        }
+        let header = self.decoder.finish()?.header;
         let view = self.incoming.finish()?;
         let progress = Progress::load(&view)?;
         let membership = pb::StoredMembership::from(&load_membership(&view)?);
@@ -259,64 +247,6 @@ impl SnapshotWriter {
         }
         let registry = Registry::load(&self.engine, &view, &Registry::default())?;
         Ok(Received { incoming: self.incoming, progress, registry })
-    }
-
-    /// Takes a whole frame off the buffer, if there is one, with its checksum checked.
-    fn next_frame(&mut self) -> Result<Option<(u8, Bytes)>, SnapshotError> {
-        let Some(len) = self.buffer.first_chunk().map(|len| u32::from_le_bytes(*len) as usize) else { return Ok(None) };
-        if len > FRAME_BYTES_MAX {
-            return Err(SnapshotError::Damaged("a frame is too long"));
-        }
-        if self.buffer.len() < FRAME_HEAD + len + FRAME_TAIL {
-            return Ok(None);
-        }
-        let mut frame = self.buffer.split_to(FRAME_HEAD + len + FRAME_TAIL).freeze();
-        let crc = u32::from_le_bytes(*frame.last_chunk().expect("a frame is longer than its checksum"));
-        if crc32c::crc32c(&frame[FRAME_HEAD - 1..FRAME_HEAD + len]) != crc {
-            return Err(SnapshotError::Damaged("a checksum is wrong"));
-        }
-        let kind = frame[FRAME_HEAD - 1];
-        frame.advance(FRAME_HEAD);
-        frame.truncate(len);
-        Ok(Some((kind, frame)))
-    }
-
-    fn take(&mut self, kind: u8, payload: &[u8]) -> Result<(), SnapshotError> {
-        match (kind, &self.header, &self.trailer) {
-            (b'H', None, None) => self.take_header(payload),
-            (b'R', Some(_), None) => self.take_rows(payload),
-            (b'T', Some(_), None) => {
-                let trailer = Trailer::decode(payload).map_err(|_| SnapshotError::Damaged("its trailer"))?;
-                self.trailer = Some(trailer);
-                Ok(())
-            }
-            _ => Err(SnapshotError::Damaged("its frames are out of order")),
-        }
-    }
-
-    fn take_header(&mut self, payload: &[u8]) -> Result<(), SnapshotError> {
-        let header = Header::decode(payload).map_err(|_| SnapshotError::Damaged("its header"))?;
-        if header.format != FORMAT {
-            return Err(SnapshotError::Format(header.format));
-        }
-        self.header = Some(header);
-        Ok(())
-    }
-
-    fn take_rows(&mut self, mut payload: &[u8]) -> Result<(), SnapshotError> {
-        let mut rows = Overlay::new();
-        while !payload.is_empty() {
-            let (key, value) = take_bytes(&mut payload)
-                .and_then(|key| Some((key, take_bytes(&mut payload)?)))
-                .ok_or(SnapshotError::Damaged("a row is cut short"))?;
-            if self.last_key.as_deref().is_some_and(|last| last >= key) {
-                return Err(SnapshotError::Damaged("its rows are out of order"));
-            }
-            self.hasher.row(key, value);
-            self.last_key = Some(key.to_vec());
-            rows.insert(key.to_vec(), Some(value.to_vec()));
-        }
-        Ok(self.incoming.insert(&rows)?)
     }
 }
 
@@ -355,13 +285,6 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-fn take_bytes<'a>(from: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (len, rest) = from.split_first_chunk()?;
-    let (bytes, rest) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
-    *from = rest;
-    Some(bytes)
-}
-
 impl fmt::Debug for SnapshotReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SnapshotReader").field("view", &self.view).finish_non_exhaustive()
@@ -376,7 +299,7 @@ impl fmt::Debug for Receiver {
 
 impl fmt::Debug for SnapshotWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SnapshotWriter").field("header", &self.header).finish_non_exhaustive()
+        f.debug_struct("SnapshotWriter").field("decoder", &self.decoder).finish_non_exhaustive()
     }
 }
 

@@ -18,9 +18,9 @@ use tokio::sync::watch;
 
 use crate::command::Outcome;
 use crate::proto::admin;
-use crate::service::{Active, Backend, Catalog, Execute, Executed, Query, ServiceError, Streaming};
+use crate::service::{Active, Backend, BackupStream, Catalog, Execute, Executed, Query, ServiceError, Streaming};
 use crate::stream::{self, Sender};
-use crate::wasm::{Engine, Module, Options};
+use crate::wasm::{Engine, HostFault, Module, Options};
 
 /// A request that waits until [`Fake::open`].
 pub(super) const WAIT: &[u8] = b"wait";
@@ -175,6 +175,11 @@ impl Backend for Fake {
             return Err(ServiceError::NotReady("index 100 is the last".into()));
         }
         Ok(admin::DeepCheckResponse { index: min_index, ..Default::default() })
+    }
+
+    async fn backup(&self) -> Result<BackupStream, ServiceError> {
+        let chunks = [Ok("one".into()), Ok("two".into()), Err(HostFault("the disk is gone".into()))];
+        Ok(futures::StreamExt::boxed(futures::stream::iter(chunks)))
     }
 
     async fn module_history(

@@ -78,6 +78,10 @@ impl Backend for Echo {
         Ok(0)
     }
 
+    async fn backup(&self) -> Result<crate::service::BackupStream, ServiceError> {
+        Ok(Box::pin(futures::stream::empty()))
+    }
+
     fn ready(&self) -> bool {
         true
     }

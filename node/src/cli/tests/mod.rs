@@ -1,5 +1,7 @@
 //! Commands as a shell runs them, from arguments to exit code, against fake nodes.
 
+mod module;
+mod rehearsal;
 mod store;
 
 use std::io::{self, Cursor, Write};
@@ -476,7 +478,7 @@ fn a_stream_that_fails_has_shown_what_came_before() {
     let ran = fails(|| Status::not_found("no such note"), "2").exits(Exit::Rejected);
     assert_eq!(ran.err, "error: rejected by the module: NOT_FOUND: no such note\n");
     let ran = fails(|| refuse(Code::DeadlineExceeded, "DEADLINE", &[]), "2").exits(Exit::Unavailable);
-    assert!(ran.err.starts_with("error: the stream broke off: "), "{}", ran.err);
+    assert!(ran.err.starts_with("error: the node stopped sending in the middle: "), "{}", ran.err);
 }
 
 #[test]

@@ -9,8 +9,13 @@ use prost::Message;
 use tokio::runtime::Runtime;
 use tonic::Status;
 
-use crate::client::fake::{Answer, Asked, FakeNode, reply};
-use crate::proto::admin::{DeepCheckRequest, DeepCheckResponse, IndexDigest, ModuleStatus, NodeStatus, StatusResponse};
+use crate::client::fake::{Answer, Asked, FakeNode, reply, stream};
+use crate::proto::admin::{
+    BackupChunk, Change, DeepCheckRequest, DeepCheckResponse, IndexDigest, ModuleDropRequest, ModuleDropResponse,
+    ModuleHistoryRequest, ModuleHistoryResponse, ModuleRetryRequest, ModuleRetryResponse, ModuleStatus, NodeStatus,
+    StatusResponse, Wish,
+};
+use crate::proto::command::Activation;
 use crate::proto::kvstore::put_request::Condition;
 use crate::proto::kvstore::*;
 
@@ -29,6 +34,17 @@ pub(super) struct Cluster {
     pub(super) diverged: Option<usize>,
     pub(super) unreachable: Vec<usize>,
     pub(super) warnings: Vec<String>,
+    /// Told of the first node.
+    pub(super) problems: Vec<String>,
+    pub(super) restart_for: Vec<String>,
+    pub(super) changes: Vec<Change>,
+    /// What each node's files ask for.
+    pub(super) wishes: Vec<Wish>,
+    pub(super) history: Vec<Activation>,
+    /// The stream of a backup.
+    pub(super) snapshot: Vec<Bytes>,
+    /// What a push is answered with.
+    pub(super) pushed: Option<Box<dyn Fn() -> Answer + Send>>,
 }
 
 /// Fake nodes, on a runtime of their own.
@@ -99,6 +115,23 @@ impl Cluster {
             "DeleteRange" => self.delete_range(&DeleteRangeRequest::decode(message).unwrap()),
             "List" => self.list(&ListRequest::decode(message).unwrap()),
             "Status" => self.reply(&self.status(node)),
+            "ModuleHistory" => {
+                let name = ModuleHistoryRequest::decode(message).unwrap().name;
+                let activations = self.history.iter().filter(|row| name.is_empty() || row.name == name).cloned();
+                self.reply(&ModuleHistoryResponse { activations: activations.collect() })
+            }
+            "ModuleRetry" => {
+                let request = ModuleRetryRequest::decode(message).unwrap();
+                let names = self.changes.iter().map(|change| change.name.clone());
+                let named = |name: &String| request.name.is_empty() || *name == request.name;
+                self.reply(&ModuleRetryResponse { retried: names.filter(named).collect() })
+            }
+            "ModuleDrop" => match ModuleDropRequest::decode(message).unwrap().name.as_str() {
+                "kvstore" => Err(Status::failed_precondition("kvstore serves")),
+                _ => self.reply(&ModuleDropResponse { rows: 7 }),
+            },
+            "ModulePush" => self.pushed.as_ref().expect("a test that pushes says how it ends")(),
+            "Backup" => stream(self.snapshot.iter().map(|data| BackupChunk { data: data.clone() })),
             "DeepCheck" => self.reply(&self.deep_check(node, &DeepCheckRequest::decode(message).unwrap())),
             other => Err(Status::unimplemented(other)),
         }
@@ -169,7 +202,7 @@ impl Cluster {
         let nodes = (0..self.addresses.len()).map(|at| self.node_status(at)).collect();
         let answered_by = format!("balsa-{node}");
         let warnings = self.warnings.clone();
-        StatusResponse { cluster_id: "c0ffee".into(), answered_by, nodes, warnings, ..Default::default() }
+        StatusResponse { cluster_id: "c0ffee".into(), answered_by, nodes, warnings, changes: self.changes.clone() }
     }
 
     fn node_status(&self, node: usize) -> NodeStatus {
@@ -197,6 +230,9 @@ impl Cluster {
             digest: self.digest(node),
             digest_index: self.index,
             modules: vec![module],
+            problems: if node == 0 { self.problems.clone() } else { Vec::new() },
+            restart_for: if node == 0 { self.restart_for.clone() } else { Vec::new() },
+            wish: self.wishes.get(node).cloned(),
             recent: vec![IndexDigest { index: self.index, digest: self.digest(node) }],
             ..Default::default()
         }

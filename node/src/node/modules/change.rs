@@ -30,8 +30,8 @@ use crate::proto::peer::preflight_response::Verdict;
 use crate::raft::peers::Purpose;
 use crate::raft::types::Member;
 use crate::service::ServiceError;
-use crate::state_machine::{Registry, View};
-use crate::wasm::{Module, compat};
+use crate::state_machine::{Fit, View, broken};
+use crate::wasm::Module;
 
 /// How long one proposal may take.
 const PROPOSAL: Duration = Duration::from_secs(10);
@@ -148,30 +148,18 @@ impl Node {
         module: &Module,
         view: &View,
     ) -> Result<Option<String>, Undecided> {
-        if let Some(misfit) = misfit(name, module, view) {
-            return Ok(Some(misfit));
-        }
-        let Some(row) = view.registry().row(name) else { return Ok(None) };
-        if proposal.allow_breaking || row.hash == proposal.hash.0[..] {
-            return Ok(None);
-        }
-        if row.migrated && !module.has_migrate() {
-            return Ok(Some(format!(
-                "{name} {} migrated its state when it was activated, and {} has no migrate: it may not understand that \
-                 state; give it a migrate, or allow_breaking = true",
-                row.version,
-                module.version()
-            )));
-        }
-        if served_before(view, name, proposal.hash)? {
-            return Ok(None);
-        }
+        let fit =
+            view.fit(name, module, proposal.allow_breaking).map_err(|fault| Undecided::Here(fault.to_string()))?;
+        let row = match fit {
+            Fit::Fits => return Ok(None),
+            Fit::Objection(why) => return Ok(Some(why)),
+            Fit::Unlike(row) => row,
+        };
         let old = match view.registry().get(name) {
             Some(active) => active.module.clone(),
-            None => self.stopped(row, view).await?,
+            None => self.stopped(&row, view).await?,
         };
-        let differences = compat::differences(&old, module);
-        Ok((!differences.is_empty()).then(|| broken(name, &old, module, &differences)))
+        Ok(broken(name, &old, module))
     }
 
     /// The code of a module that does not serve, to compare with.
@@ -373,32 +361,4 @@ impl Ground {
     fn with(self, module: &Module) -> Self {
         Self { version: module.version().to_owned(), ..self }
     }
-}
-
-/// Why this module cannot have this name beside the others that serve.
-fn misfit(name: &str, module: &Module, view: &View) -> Option<String> {
-    if module.name() != name {
-        return Some(format!(
-            "the file holds a module called {:?}, and [[module]] calls it {name:?}; the names must be the same",
-            module.name()
-        ));
-    }
-    Registry::misnamed(name, module).or_else(|| view.registry().taken(name, module))
-}
-
-/// Whether clients have had these very bytes as this module before: going back breaks no promise that was not broken already.
-fn served_before(view: &View, name: &str, hash: ModuleHash) -> Result<bool, Undecided> {
-    let history = view.history(Some(name)).map_err(|fault| Undecided::Here(fault.to_string()))?;
-    let activated = |row: &&pb::Activation| matches!(row.outcome, Some(pb::activation::Outcome::Activated(_)));
-    Ok(history.iter().filter(activated).any(|row| row.hash == hash.0[..]))
-}
-
-fn broken(name: &str, old: &Module, new: &Module, differences: &[compat::Difference]) -> String {
-    let list: Vec<_> = differences.iter().map(|difference| format!("\n- {difference}")).collect();
-    format!(
-        "{name} {} would break clients of {}:{}\nkeep what they use, or set allow_breaking = true",
-        new.version(),
-        old.version(),
-        list.concat()
-    )
 }

@@ -1,0 +1,119 @@
+//! Why a subcommand of `balsa module` failed.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::Exit;
+use super::new::NameError;
+use crate::cli::{self, backup};
+use crate::client::{self, Code};
+use crate::files::binary;
+use crate::wasm::{HostFault, Rejection};
+
+/// See the module's documentation.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("cannot read {}: {error}", .path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// Too large to be looked at.
+    #[error("{} has {bytes} bytes; a module has at most {max}", .path.display())]
+    TooLarge {
+        /// Which file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+        /// What there may be.
+        max: u64,
+    },
+    /// A compressed file.
+    #[error("{} {why}", .path.display())]
+    Compressed {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: binary::Error,
+    },
+    /// A file is not a module.
+    #[error("{} is not a module that can be read: {why}", .path.display())]
+    NotAModule {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        why: Rejection,
+    },
+    /// What a new module is to be called.
+    #[error(transparent)]
+    Name(NameError),
+    /// Something is in the place of a new project.
+    #[error("{} exists already, and nothing in it is overwritten; choose another name, or another place with --dir", .0.display())]
+    Exists(PathBuf),
+    /// A file or directory cannot be written.
+    #[error("cannot write {}: {error}", .path.display())]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// A push that ended before its time was up, or with it.
+    #[error("not decided in time ({last}); the cluster was {stage:?}, and may still finish: see `balsa module list`")]
+    Undecided {
+        /// What the cluster was doing.
+        stage: String,
+        /// The last failure.
+        last: String,
+    },
+    /// The node said no to an operator.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// Nobody has heard of this module.
+    #[error("no module called {0} serves, is wanted, or ever was; `balsa module list` shows them")]
+    Unknown(String),
+    /// The file of a backup.
+    #[error(transparent)]
+    BackupFile(#[from] backup::Error),
+    /// What is in a backup.
+    #[error("the backup cannot be used: {0}")]
+    Backup(String),
+    /// What is to be compared with.
+    #[error("the older version is not a module that can be compared with: {why}")]
+    Old {
+        /// Why.
+        why: Rejection,
+    },
+    /// There is nothing to compare with.
+    #[error("the cluster has no module called {0}, so there is nothing to compare with")]
+    NothingThere(String),
+    /// The wasm engine of this machine.
+    #[error("this machine cannot run modules: {0}")]
+    Engine(#[from] HostFault),
+}
+
+impl Error {
+    /// What kind of failure it is.
+    pub(in crate::cli) fn exit(&self) -> Exit {
+        match self {
+            Self::NotAModule { .. } | Self::Compressed { .. } | Self::Unknown(_) | Self::NothingThere(_) => Exit::No,
+            Self::Undecided { .. } => Exit::Unavailable,
+            Self::Refused(_) => Exit::Rejected,
+            _ => Exit::Usage,
+        }
+    }
+}
+
+/// What an operator's call says when it fails: no module was asked, so none has said no.
+pub(super) fn of_operator(error: client::Error) -> cli::Error {
+    match error {
+        client::Error::Rejected(rejection) => Error::Refused(rejection.message).into(),
+        client::Error::Refused(refusal) if refusal.code != Code::Unimplemented => {
+            Error::Refused(refusal.message).into()
+        }
+        other => other.into(),
+    }
+}
