@@ -23,8 +23,9 @@ use prost::Message;
 
 use super::apply::Applied;
 use super::uploads::{self, hash_of};
-use super::{Fault, Registry, StateMachine, history, modules};
+use super::{Fault, Registry, StateMachine, history};
 use crate::command::{GuestStatus, Outcome, Refusal};
+use crate::guest_log;
 use crate::ids::ModuleHash;
 use crate::limits::DROP_ROWS_MAX;
 use crate::proto::command as pb;
@@ -148,9 +149,11 @@ impl StateMachine {
             bytes_max: limits.migrate_bytes,
         };
         let name = &change.activate.name;
+        let method = if transition.from.is_some() { "migrate" } else { "init" };
         let finished = module.transition(transition, self.state.txn.lend(name))?;
+        let call = guest_log::Call { module: name, method, index: change.context.index };
+        self.state.guest_log.finished(call, &finished);
         self.state.txn.take_back(finished.state);
-        modules::log(name, "migrate", &finished.logs);
         Ok(Migrated {
             outcome: finished.outcome,
             fuel: finished.fuel_used,

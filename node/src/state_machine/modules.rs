@@ -17,7 +17,7 @@ use crate::proto::command as pb;
 use crate::service::{Active, Catalog};
 use crate::storage::ReadView;
 use crate::storage::keys::{self, MODULE_NAME_BYTES_MAX};
-use crate::wasm::{Engine, LogLine, Method, Module};
+use crate::wasm::{Engine, Method, Module};
 
 /// A module that serves.
 #[derive(Debug, Clone)]
@@ -155,19 +155,6 @@ impl Registry {
 
     fn compiled(&self, hash: ModuleHash) -> Option<&Module> {
         self.active.values().map(|active| &active.module).find(|module| module.hash() == hash)
-    }
-}
-
-/// Hands what a module logged to this node's log. Replicas each log it; so does a replay after a restart.
-pub(super) fn log(name: &str, method: &str, lines: &[LogLine]) {
-    for LogLine { level, text } in lines {
-        match level {
-            1 => tracing::error!(target: "balsa::module", module = name, method, "{text}"),
-            2 => tracing::warn!(target: "balsa::module", module = name, method, "{text}"),
-            3 => tracing::info!(target: "balsa::module", module = name, method, "{text}"),
-            4 => tracing::debug!(target: "balsa::module", module = name, method, "{text}"),
-            _ => tracing::trace!(target: "balsa::module", module = name, method, "{text}"),
-        }
     }
 }
 

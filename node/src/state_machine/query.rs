@@ -17,7 +17,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::digest::{Recent, StateHash};
-use super::{ActiveModule, Fault, Progress, Registry, Snapshot, history, modules, uploads};
+use super::{ActiveModule, Fault, Progress, Registry, Snapshot, history, uploads};
+use crate::guest_log::{self, GuestLog};
 use crate::ids::{Digest, ModuleHash};
 use crate::limits::Replicated;
 use crate::proto::command as pb;
@@ -35,6 +36,7 @@ pub struct View {
     pub(super) limits: Replicated,
     pub(super) registry: Arc<Registry>,
     pub(super) catalog: Arc<Catalog>,
+    pub(super) guest_log: Arc<GuestLog>,
 }
 
 /// Access to the published state, from any thread.
@@ -130,7 +132,8 @@ impl View {
     }
 
     fn executed(&self, name: &str, method: &Method, finished: Finished) -> Result<Executed, QueryError> {
-        modules::log(name, &method.path, &finished.logs);
+        let call = guest_log::Call { module: name, method: &method.path, index: self.index() };
+        self.guest_log.finished(call, &finished);
         match finished.cut {
             Some(cut) => Err(cut.into()),
             None => {
