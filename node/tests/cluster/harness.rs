@@ -30,6 +30,11 @@ const LINE_BYTES_SHOWN: usize = 300;
 /// One cluster at a time.
 static TURN: Mutex<()> = Mutex::const_new(());
 
+/// For a test that runs nodes without a [`Cluster`].
+pub(crate) async fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().await
+}
+
 /// What is special about a cluster.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Setup<'a> {
@@ -354,7 +359,7 @@ pub(crate) async fn run(mut command: Command) -> Ran {
 }
 
 /// The program under test, without what this process's environment says about clusters.
-fn program() -> Command {
+pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_balsa"));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"BALSA_")) {
         command.env_remove(name);
@@ -409,7 +414,7 @@ fn toml(base: u16, setup: Setup<'_>) -> String {
 
 /// The first of nine ports that nobody has, outside of the range from which the system takes ports for connections: a node's
 /// port must still be free when the node comes back.
-fn free_ports() -> u16 {
+pub(crate) fn free_ports() -> u16 {
     let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
     let tries = std::iter::repeat_with(|| 10_000 + rand::random::<u16>() % 2_000 * 10);
     tries.take(1000).find(|base| (*base..base + 9).all(is_free)).expect("some ports are free")

@@ -41,14 +41,14 @@ fn describe_activated(activated: &Activated) -> String {
 }
 
 /// Why it was refused, a line each; empty if it was not.
-pub(super) fn reasons(activation: &Activation) -> Vec<String> {
+pub(in crate::cli) fn reasons(activation: &Activation) -> Vec<String> {
     let Some(Outcome::Refused(refused)) = &activation.outcome else { return Vec::new() };
     let text = why_refused(refused);
     text.lines().map(str::trim_end).filter(|line| !line.is_empty()).map(str::to_owned).collect()
 }
 
 /// Whether it is a no.
-pub(super) fn is_refused(activation: &Activation) -> bool {
+pub(in crate::cli) fn is_refused(activation: &Activation) -> bool {
     matches!(activation.outcome, Some(Outcome::Refused(_)))
 }
 
