@@ -5,7 +5,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test check bench release clean
+.PHONY: help setup modules build run test check bench release clean
 
 # A Rust that `make setup` has just installed is not on the caller's PATH yet.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
@@ -13,8 +13,14 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 WASM_DIR := $(TARGET_DIR)/wasm
-export BALSA_KVSTORE_WASM := $(WASM_DIR)/wasm32-wasip1/wasm/kvstore_wasm.wasm
-export BALSA_HOSTILE_WASM := $(WASM_DIR)/wasm32-wasip1/wasm/hostile.wasm
+# The module that is built into the binary, and those that `make modules` and the tests build as well.
+DEFAULT_MODULE := kvstore-wasm
+MODULES := counter ledger lock queue hostile
+# Where they end up; node/build.rs and node/src/testing.rs look there.
+export BALSA_MODULES_DIR := $(WASM_DIR)/wasm32-wasip1/wasm
+export BALSA_KVSTORE_WASM := $(BALSA_MODULES_DIR)/kvstore_wasm.wasm
+export BALSA_HOSTILE_WASM := $(BALSA_MODULES_DIR)/hostile.wasm
+export BALSA_COUNTER_C_WASM := $(WASM_DIR)/counter-c/counter.wasm
 export BALSA_TEST_PYTHON := $(CURDIR)/target/venv/bin/python
 
 # For scripts: LOCKED=--locked fails instead of changing Cargo.lock, TEST_ARGS goes to `cargo test`, BENCH_ARGS to `balsa bench`.
@@ -39,21 +45,31 @@ help: ## Say what there is
 setup: ## Install what is missing (compiler, Rust, the wasm target); quick when all is there
 	@.ci/setup build
 
-.PHONY: setup-test setup-check modules
+.PHONY: setup-test setup-check setup-modules default-module
 setup-test:
-	@.ci/setup build test
+	@.ci/setup build modules test
 
 setup-check:
 	@.ci/setup build check
 
-# Paths of this machine are taken out, so that the same sources give the same module anywhere.
-modules: setup
-	$(call say,building the wasm modules (a minute the first time))
-	@CARGO_ENCODED_RUSTFLAGS="$$(printf '%s\037%s' --remap-path-prefix=$(CURDIR)=/balsa \
-		--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo)" \
-		$(CARGO) build $(LOCKED) --profile wasm --target wasm32-wasip1 --target-dir "$(WASM_DIR)" -p kvstore-wasm -p hostile
+setup-modules:
+	@.ci/setup build modules
 
-build: modules ## Build the modules and the binary, target/debug/balsa
+# Paths of this machine are taken out, so that the same sources give the same module anywhere.
+BUILD_WASM = CARGO_ENCODED_RUSTFLAGS="$$(printf '%s\037%s' --remap-path-prefix=$(CURDIR)=/balsa \
+	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo)" \
+	$(CARGO) build $(LOCKED) --profile wasm --target wasm32-wasip1 --target-dir "$(WASM_DIR)"
+
+default-module: setup
+	$(call say,building the default module (a minute the first time))
+	@$(BUILD_WASM) -p $(DEFAULT_MODULE)
+
+modules: setup-modules ## Build the wasm modules of modules/, the one in C included
+	$(call say,building the wasm modules (a minute the first time))
+	@$(BUILD_WASM) $(addprefix -p ,$(DEFAULT_MODULE) $(MODULES))
+	@$(MAKE) --no-print-directory -C modules/counter-c BUILD="$(WASM_DIR)/counter-c"
+
+build: default-module ## Build the default module and the binary, target/debug/balsa
 	$(call say,building balsa (several minutes the first time: it contains a compiler for wasm))
 	@$(CARGO) build $(LOCKED) -p balsa
 
@@ -66,7 +82,7 @@ test: setup-test modules ## Run all tests
 	$(call say,building and running the tests (several minutes the first time: they contain a compiler for wasm))
 	@$(CARGO) test $(LOCKED) --workspace $(TEST_ARGS)
 
-check: setup-check modules ## Check formatting, lints and documentation; changes nothing
+check: setup-check default-module ## Check formatting, lints and documentation; changes nothing
 	$(call say,formatting)
 	@$(CARGO) fmt --all --check
 	$(call say,lints)
@@ -78,7 +94,7 @@ bench: release ## Measure a local cluster of release binaries; BENCH_ARGS="..." 
 	@.ci/bench "$(TARGET_DIR)/x86_64-unknown-linux-gnu/release/balsa" $(BENCH_ARGS)
 
 # Static without musl: the target is named so that the flag is not applied to build scripts.
-release: modules ## Build one static release binary
+release: default-module ## Build one static release binary
 	$(call say,building the release binary (many minutes the first time))
 	@RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build $(LOCKED) --release --target x86_64-unknown-linux-gnu -p balsa
 	@ls -l "$(TARGET_DIR)/x86_64-unknown-linux-gnu/release/balsa"

@@ -64,13 +64,14 @@ fn embed_sdk() -> Result<(), Box<dyn Error>> {
     Ok(fs::write(PathBuf::from(env::var("OUT_DIR")?).join("sdk_sources.rs"), code)?)
 }
 
-/// All files below `dir`, as far as they are sources of the SDK itself: its fixture is a crate for its own tests.
+/// All files below `dir`, as far as they are sources.
 fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Result<(), Box<dyn Error>> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
         match path.is_dir() {
-            _ if hidden || path.ends_with("target") || path.ends_with("sdk/fixture") => {}
+            // `fixture` is a module for the SDK's own tests.
+            _ if hidden || path.ends_with("target") || path.ends_with("fixture") => {}
             true => collect(&path, files)?,
             false => files.push(path),
         }

@@ -19,7 +19,7 @@
 //! | [`config`] | file, environment and arguments to one validated configuration |
 //! | [`files`] | what this node's files ask for, and every change of it |
 //! | [`node`] | the wiring, the only place that sees all of it: start, commands, queries, duties, status, stop |
-//! | [`service`] | the line between the front door and the node |
+//! | [`service`], [`stream`] | the line between the front door and the node; messages on their way from one to the other |
 //! | [`api`] | the front door: any module's methods as bytes, reflection, health, statuses |
 //! | [`raft`] | openraft and its types, the peer protocol, read index, bootstrap, log time, exchange of digests |
 //! | [`log_store`] | Raft's log in segments of our own: the durability promise |
@@ -67,6 +67,7 @@ pub mod raft;
 pub mod service;
 pub mod state_machine;
 pub mod storage;
+pub mod stream;
 #[cfg(test)]
 mod testing;
 pub mod wasm;

@@ -54,6 +54,10 @@ pub const PENDING_COMMANDS_MAX: usize = 16 * 1024;
 pub const PENDING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Queries waiting for a thread, per node.
 pub const PENDING_QUERIES_MAX: usize = 16 * 1024;
+/// Queries that answer with a stream and run at once, per node. Each has a thread, which waits when its client is slow.
+pub const STREAMS_MAX: u32 = 8;
+/// Messages of a stream that wait for their client, bytes; a single message may be larger.
+pub const STREAM_BYTES_MAX: usize = 1024 * 1024;
 /// How long a client is told to wait before it retries an overloaded node, milliseconds.
 pub const PUSHBACK_MS: u64 = 100;
 

@@ -63,6 +63,15 @@ struct OnDisk {
     cluster_id: Option<String>,
 }
 
+/// Whether the node whose data is in `dir` belongs to a cluster, without opening anything. If that cannot be told, it does: who
+/// opens the directory will say what is wrong with it.
+pub fn has_cluster(dir: &Path) -> bool {
+    match fs::read_to_string(dir.join(FILE)) {
+        Ok(text) => toml::from_str::<OnDisk>(&text).map_or(true, |on_disk| on_disk.cluster_id.is_some()),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
+}
+
 impl Meta {
     /// Opens `dir` for this process alone, making it and an identity if there is none yet.
     pub fn open(dir: &Path, name: &str) -> Result<Self, Error> {

@@ -10,6 +10,7 @@ use futures::stream::BoxStream;
 
 use crate::command::{Outcome, Refusal, TrapClass};
 use crate::proto::{admin, command};
+use crate::stream::Messages;
 use crate::wasm::{HostFault, Method, Module};
 
 /// A client's command.
@@ -63,6 +64,15 @@ pub struct Query {
     pub deadline: Option<Instant>,
 }
 
+/// A query that answers with a stream, and has begun to.
+#[derive(Debug)]
+pub struct Streaming {
+    /// The index it reads at.
+    pub index: u64,
+    /// Its messages, and how it ends.
+    pub messages: Messages,
+}
+
 /// Why a call has no outcome. Unless it says otherwise, the command was surely not applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ServiceError {
@@ -93,6 +103,9 @@ pub enum ServiceError {
     /// The deadline passed. For a command: it may still be applied.
     #[error("the deadline passed before the outcome was known")]
     Deadline,
+    /// The client of a stream did not read on.
+    #[error("the client took nothing of the stream for too long")]
+    SlowClient,
     /// The node's state differs from the majority's.
     #[error("this node has fenced itself: {0}")]
     Fenced(String),
@@ -151,6 +164,8 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn execute(&self, command: Execute) -> impl Future<Output = Result<Executed, ServiceError>> + Send;
     /// Runs a query on this node.
     fn query(&self, query: Query) -> impl Future<Output = Result<Executed, ServiceError>> + Send;
+    /// Runs a query that answers with a stream on this node. Dropping the stream stops the query.
+    fn query_stream(&self, query: Query) -> impl Future<Output = Result<Streaming, ServiceError>> + Send;
     /// What is served. Cheap.
     fn catalog(&self) -> Arc<Catalog>;
     /// Waits until this node has caught up with the leader's commit, so that `catalog` is current.

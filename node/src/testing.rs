@@ -1,6 +1,6 @@
 //! What tests of several parts share: an engine, and modules to run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -36,25 +36,60 @@ pub(crate) fn on_a_wasm_thread<R: Send>(test: impl FnOnce() -> R + Send) -> R {
 #[allow(dead_code)]
 pub(crate) fn hostile_wasm() -> Vec<u8> {
     static WASM: OnceLock<Vec<u8>> = OnceLock::new();
-    WASM.get_or_init(|| {
-        let path = std::env::var_os("BALSA_HOSTILE_WASM").map_or_else(build_hostile, PathBuf::from);
-        std::fs::read(&path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()))
-    })
-    .clone()
+    let path = || std::env::var_os("BALSA_HOSTILE_WASM").map_or_else(|| build_module("hostile"), PathBuf::from);
+    WASM.get_or_init(|| read(&path())).clone()
 }
 
-fn build_hostile() -> PathBuf {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().expect("node/ is in a workspace").to_owned();
+/// A module of `modules/`, from the directory `$BALSA_MODULES_DIR` if that is set, else built.
+#[allow(dead_code)]
+pub(crate) fn module_wasm(package: &str) -> Vec<u8> {
+    match std::env::var_os("BALSA_MODULES_DIR") {
+        Some(directory) => read(&PathBuf::from(directory).join(format!("{package}.wasm"))),
+        None => read(&build_module(package)),
+    }
+}
+
+/// The counter in C, from `$BALSA_COUNTER_C_WASM` if that is set, else built by its own Makefile.
+#[allow(dead_code)]
+pub(crate) fn counter_in_c() -> Vec<u8> {
+    static WASM: OnceLock<Vec<u8>> = OnceLock::new();
+    let path = || std::env::var_os("BALSA_COUNTER_C_WASM").map_or_else(make_counter_in_c, PathBuf::from);
+    WASM.get_or_init(|| read(&path())).clone()
+}
+
+fn read(path: &Path) -> Vec<u8> {
+    std::fs::read(path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()))
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().expect("node/ is in a workspace").to_owned()
+}
+
+fn build_module(package: &str) -> PathBuf {
     // A directory of its own: the cargo that runs this test may hold the lock of the other.
-    let target = root.join("target/hostile-wasm");
+    let target = root().join("target/test-wasm");
     let built = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
-        .current_dir(&root)
-        .args(["build", "--locked", "--profile", "wasm", "--target", "wasm32-wasip1", "--package", "hostile"])
+        .current_dir(root())
+        .args(["build", "--locked", "--profile", "wasm", "--target", "wasm32-wasip1", "--package", package])
         .arg("--target-dir")
         .arg(&target)
         .status();
-    assert!(built.is_ok_and(|status| status.success()), "the hostile module cannot be built; set BALSA_HOSTILE_WASM");
-    target.join("wasm32-wasip1/wasm/hostile.wasm")
+    assert!(built.is_ok_and(|status| status.success()), "the module {package} cannot be built; see `make modules`");
+    target.join(format!("wasm32-wasip1/wasm/{package}.wasm"))
+}
+
+fn make_counter_in_c() -> PathBuf {
+    let build = root().join("target/counter-c");
+    let made = Command::new("make")
+        .args(["--directory", "modules/counter-c"])
+        .arg(format!("BUILD={}", build.display()))
+        .current_dir(root())
+        .status();
+    assert!(
+        made.is_ok_and(|status| status.success()),
+        "modules/counter-c cannot be built; `make setup-test` installs clang for it"
+    );
+    build.join("counter.wasm")
 }
 
 /// Commands of [`tape`], in the order of its method table; then its queries.

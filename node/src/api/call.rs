@@ -19,10 +19,11 @@ use super::metadata::{Metadata, is_grpc};
 use super::reflection::{Reflection, v1, v1alpha};
 use super::routes::{Route, Routes, Table};
 use super::status::{Failure, status};
+use super::stream::{Begun, Watch};
 use crate::command::Outcome;
 use crate::http::Metrics;
 use crate::limits::{METHOD_BYTES_MAX, RESULT_BYTES_MAX};
-use crate::service::{Backend, Execute, Executed, Query, ServiceError};
+use crate::service::{Backend, Execute, Executed, Query, ServiceError, Streaming};
 use crate::wasm::MethodKind;
 
 /// How long a request message may take to arrive, whatever the client's deadline: the largest one over a 1 Mbit/s line
@@ -124,9 +125,12 @@ impl<B: Backend> Front<B> {
     }
 
     /// A method of a module.
-    async fn call(&self, route: &Route, request: Request<Incoming>) -> Response<ReplyBody> {
+    async fn call(&self, route: &Arc<Route>, request: Request<Incoming>) -> Response<ReplyBody> {
         let started = Instant::now();
         let (head, body) = request.into_parts();
+        if route.streaming {
+            return self.stream(route, &head.headers, body, started).await;
+        }
         let answer = match self.run(route, &head.headers, body, started).await {
             Ok(executed) => self.reply(executed),
             Err(failure) => Err((failure, None)),
@@ -140,6 +144,44 @@ impl<B: Backend> Front<B> {
         };
         route.metrics.observe(code, started.elapsed());
         response
+    }
+
+    /// A query that answers with a stream. Its headers leave with the first message; a failure before that is trailers only.
+    async fn stream(
+        &self,
+        route: &Arc<Route>,
+        headers: &HeaderMap,
+        body: Incoming,
+        started: Instant,
+    ) -> Response<ReplyBody> {
+        let watch = Watch::new(Arc::clone(route), started);
+        let (failure, told) = match self.begin_stream(route, headers, body, started).await {
+            Ok((told, body)) => match body.first(watch).await {
+                Ok(body) => return self.success(ReplyBody::Stream(body), told),
+                Err((failure, watch)) => (status_of(&failure, watch), Some(told)),
+            },
+            Err(failure) => (status_of(&failure, watch), None),
+        };
+        self.trailers_only(failure, told)
+    }
+
+    async fn begin_stream(
+        &self,
+        route: &Route,
+        headers: &HeaderMap,
+        body: Incoming,
+        started: Instant,
+    ) -> Result<(Told, Begun), Failure> {
+        let metadata = Metadata::read(headers)?;
+        metadata.check_encoding()?;
+        let deadline = metadata.timeout()?.and_then(|timeout| started.checked_add(timeout));
+        let consistency = metadata.consistency()?;
+        let mut charge = self.budget.charge();
+        let request = receive(frame::read(body, &mut charge), started, deadline).await?;
+        let query =
+            Query { method: route.path.clone(), request, consistency, deadline: deadline.map(Instant::into_std) };
+        let Streaming { index, messages } = within(deadline, self.core.backend.query_stream(query)).await??;
+        Ok((Told { index, replayed: false }, Begun(messages)))
     }
 
     async fn run(
@@ -177,18 +219,14 @@ impl<B: Backend> Front<B> {
     /// A success, or the failure that the outcome is and the index it happened at.
     fn reply(&self, executed: Executed) -> Result<Response<ReplyBody>, (Failure, Option<Told>)> {
         let told = Told { index: executed.index, replayed: executed.replayed };
-        let failure = match executed.outcome {
-            Outcome::Ok(message) if message.len() <= RESULT_BYTES_MAX => return Ok(self.success(message, told)),
-            Outcome::Ok(message) => Failure::ResultTooLarge(message.len()),
-            Outcome::Status(guest) => Failure::Guest(guest),
-            Outcome::Trap(class) => Failure::Trap { class, detail: executed.trap_detail },
-            Outcome::Refused(refusal) => Failure::Refused(refusal),
-        };
-        Err((failure, Some(told)))
+        match outcome(executed) {
+            Ok(message) => Ok(self.success(ReplyBody::Message(message), told)),
+            Err(failure) => Err((failure, Some(told))),
+        }
     }
 
-    fn success(&self, message: Bytes, told: Told) -> Response<ReplyBody> {
-        let mut response = Response::new(ReplyBody::Message(message));
+    fn success(&self, body: ReplyBody, told: Told) -> Response<ReplyBody> {
+        let mut response = Response::new(body);
         let headers = response.headers_mut();
         headers.reserve(4);
         headers.insert(http::header::CONTENT_TYPE, GRPC);
@@ -238,6 +276,24 @@ impl<B: Backend> Front<B> {
             Err(failure) => self.refusal(&failure, None),
         }
     }
+}
+
+/// The message of a success, or the failure that the outcome is.
+pub(super) fn outcome(executed: Executed) -> Result<Bytes, Failure> {
+    match executed.outcome {
+        Outcome::Ok(message) if message.len() <= RESULT_BYTES_MAX => Ok(message),
+        Outcome::Ok(message) => Err(Failure::ResultTooLarge(message.len())),
+        Outcome::Status(guest) => Err(Failure::Guest(guest)),
+        Outcome::Trap(class) => Err(Failure::Trap { class, detail: executed.trap_detail }),
+        Outcome::Refused(refusal) => Err(Failure::Refused(refusal)),
+    }
+}
+
+/// The status of a stream that failed before it had a message, which is noted.
+fn status_of(failure: &Failure, mut watch: Watch) -> tonic::Status {
+    let status = status(failure);
+    watch.ended(status.code());
+    status
 }
 
 /// What a reply tells beside its message.

@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 
+use super::stream::StreamBody;
 use crate::limits::{PENDING_BYTES_MAX, REQUEST_BYTES_MAX};
 
 /// Flag and length before a message.
@@ -176,17 +177,22 @@ pub(super) struct Framed {
 }
 
 impl Framed {
-    fn message(message: Bytes) -> Self {
-        let mut prefix = [0; PREFIX_BYTES];
-        let length = u32::try_from(message.len()).expect("a result is checked against its limit, which is below 4 GiB");
-        prefix[1..].copy_from_slice(&length.to_be_bytes());
-        Self { prefix, at: 0, message }
+    pub(super) fn message(message: Bytes) -> Self {
+        Self { prefix: prefix(&message), at: 0, message }
     }
 
     /// Bytes that carry their framing already.
-    fn plain(bytes: Bytes) -> Self {
+    pub(super) fn plain(bytes: Bytes) -> Self {
         Self { prefix: [0; PREFIX_BYTES], at: PREFIX_BYTES, message: bytes }
     }
+}
+
+/// What goes before `message`.
+pub(super) fn prefix(message: &Bytes) -> [u8; PREFIX_BYTES] {
+    let mut prefix = [0; PREFIX_BYTES];
+    let length = u32::try_from(message.len()).expect("a result is checked against its limit, which is below 4 GiB");
+    prefix[1..].copy_from_slice(&length.to_be_bytes());
+    prefix
 }
 
 impl Buf for Framed {
@@ -227,6 +233,8 @@ pub(super) enum ReplyBody {
     Trailers,
     /// A sentence, for those who do not speak gRPC.
     Text(&'static str),
+    /// A module's messages as they come, then how they end.
+    Stream(StreamBody),
     /// One of tonic's own services.
     Tonic(tonic::body::Body),
 }
@@ -244,11 +252,14 @@ impl Body for ReplyBody {
         if let Self::Tonic(body) = &mut *self {
             return Pin::new(body).poll_frame(context).map_ok(|frame| frame.map_data(Framed::plain));
         }
+        if let Self::Stream(body) = &mut *self {
+            return body.poll_frame(context).map(|frame| frame.map(Ok));
+        }
         let (next, frame) = match std::mem::take(&mut *self) {
             Self::Message(message) => (Self::Trailers, Frame::data(Framed::message(message))),
             Self::Trailers => (Self::Empty, Frame::trailers(ok_trailers())),
             Self::Text(text) => (Self::Empty, Frame::data(Framed::plain(Bytes::from_static(text.as_bytes())))),
-            Self::Empty | Self::Tonic(_) => return Poll::Ready(None),
+            Self::Empty | Self::Stream(_) | Self::Tonic(_) => return Poll::Ready(None),
         };
         *self = next;
         Poll::Ready(Some(Ok(frame)))
@@ -258,12 +269,13 @@ impl Body for ReplyBody {
         match self {
             Self::Empty => true,
             Self::Tonic(body) => body.is_end_stream(),
+            Self::Stream(body) => body.is_end(),
             Self::Message(_) | Self::Trailers | Self::Text(_) => false,
         }
     }
 }
 
-fn ok_trailers() -> HeaderMap {
+pub(super) fn ok_trailers() -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(1);
     trailers.insert(GRPC_STATUS, HeaderValue::from_static("0"));
     trailers

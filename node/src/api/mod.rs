@@ -9,7 +9,7 @@
 //! 3. something that this node **does not know (yet)**: the catalog is brought up to date once, before the client is told
 //!    UNIMPLEMENTED, because clients never retry that.
 //!
-//! What comes back is a message or a [`status`], where every failure gets its code, reason and details.
+//! What comes back is a message, a [`stream`] of them, or a [`status`], where every failure gets its code, reason and details.
 //!
 //! Three rules hold everywhere here. A command that was handed to the backend is never cancelled ([`detach`]): neither by a
 //! deadline nor by a client that hangs up. Everything a client can make us hold has a limit. And nothing a client sends can
@@ -24,6 +24,7 @@ mod metadata;
 mod reflection;
 mod routes;
 mod status;
+mod stream;
 #[cfg(test)]
 mod tests;
 

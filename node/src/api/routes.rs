@@ -20,6 +20,8 @@ pub(super) struct Route {
     /// `/kvstore.v1.KvStore/Put`
     pub(super) path: String,
     pub(super) kind: MethodKind,
+    /// Whether it answers with a stream.
+    pub(super) streaming: bool,
     pub(super) metrics: CallMetrics,
 }
 
@@ -54,7 +56,7 @@ impl Table {
         let Some((service, name)) = split(&method.path) else { return };
         self.services.entry(service.to_owned()).or_default().push(name.to_owned());
         let metrics = metrics.call(module, service, name, method.kind);
-        let route = Route { path: method.path.clone(), kind: method.kind, metrics };
+        let route = Route { path: method.path.clone(), kind: method.kind, streaming: method.streaming, metrics };
         self.routes.insert(method.path.clone(), Arc::new(route));
     }
 

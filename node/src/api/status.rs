@@ -258,7 +258,7 @@ fn of_service(error: &ServiceError) -> Reason {
         ServiceError::Overloaded(_) => Reason::Overloaded,
         ServiceError::OutcomeUnknown => Reason::OutcomeUnknown,
         ServiceError::UnknownMethod => Reason::UnknownMethod,
-        ServiceError::Deadline => Reason::Deadline,
+        ServiceError::Deadline | ServiceError::SlowClient => Reason::Deadline,
         ServiceError::Fenced(_) => Reason::Fenced,
         ServiceError::ShuttingDown => Reason::ShuttingDown,
         ServiceError::KeyInvalid(_) => Reason::KeyInvalid,
@@ -431,6 +431,7 @@ mod tests {
         is(E::OutcomeUnknown, Code::Unknown, Some(Reason::OutcomeUnknown));
         is(E::UnknownMethod, Code::Unimplemented, Some(Reason::UnknownMethod));
         is(E::Deadline, Code::DeadlineExceeded, Some(Reason::Deadline));
+        is(E::SlowClient, Code::DeadlineExceeded, Some(Reason::Deadline));
         is(E::Fenced("differs at 7".into()), Code::Unavailable, Some(Reason::Fenced));
         is(E::ShuttingDown, Code::Unavailable, Some(Reason::ShuttingDown));
         is(E::KeyInvalid("too old".into()), Code::InvalidArgument, Some(Reason::KeyInvalid));

@@ -17,6 +17,7 @@ use crate::config::settings::{Setting, Value};
 use crate::config::{self, ConfigErrors, Loaded, ModuleFile, Origin, Overrides, Recipe};
 use crate::files::binary;
 use crate::ids::ModuleHash;
+use crate::meta;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -84,6 +85,13 @@ pub fn warn(warnings: &[Finding]) {
     for warning in warnings {
         anstream::eprintln!("{}", warning.coloured());
     }
+}
+
+/// Loads a configuration for nodes with these data directories. A module's file that cannot be taken is an error only if one of them
+/// may have to found a cluster with it; a node that belongs to a cluster goes by that cluster's log.
+pub fn load_to_run(recipe: &Recipe, data_dirs: impl FnOnce(&Loaded) -> Vec<PathBuf>) -> Result<Loaded, ConfigErrors> {
+    let loaded = recipe.settings()?;
+    if data_dirs(&loaded).iter().all(|dir| meta::has_cluster(dir)) { Ok(loaded) } else { recipe.load() }
 }
 
 /// With no name, the first node stands for all: which host this is does not matter here.
@@ -341,6 +349,57 @@ mod tests {
         # balsa-0  127.0.0.1:6000  127.0.0.1:6001  127.0.0.1:6080  127.0.0.1:6000      127.0.0.1:6001
         # balsa-1  127.0.0.1:6100  127.0.0.1:6101  127.0.0.1:6180  127.0.0.1:6100      127.0.0.1:6101
         # balsa-2  127.0.0.1:6200  127.0.0.1:6201  127.0.0.1:6280  127.0.0.1:6200      127.0.0.1:6201
+        "#);
+    }
+
+    #[test]
+    fn a_modules_file_is_needed_only_by_a_node_without_a_cluster() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("balsa.toml");
+        fs::write(&path, "[[module]]\nname = \"a\"\npath = \"a.wasm\"\n").unwrap();
+        let recipe = Recipe { path: Some(path), ..Recipe::default() };
+        let data = |name: &str, cluster: Option<&str>| {
+            let dir = directory.path().join(name);
+            fs::create_dir(&dir).unwrap();
+            let cluster = cluster.map(|id| format!("cluster_id = \"{id}\"\n")).unwrap_or_default();
+            let meta = format!("version = 1\nname = \"balsa-0\"\nnode_id = \"00000000000000ab\"\n{cluster}");
+            fs::write(dir.join("node.meta"), meta).unwrap();
+            dir
+        };
+        let (member, waiting) = (data("member", Some(&"0".repeat(32))), data("waiting", None));
+        let pristine = directory.path().join("pristine");
+        let starts = |dirs: &[&PathBuf]| load_to_run(&recipe, |_| dirs.iter().copied().cloned().collect()).is_ok();
+        assert!(starts(&[&member]));
+        assert!(!starts(&[&waiting]), "it may have to found the cluster");
+        assert!(!starts(&[&pristine]));
+        assert!(!starts(&[&member, &pristine]));
+    }
+
+    #[test]
+    fn show_tells_what_a_modules_file_holds() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("balsa.toml");
+        fs::write(directory.path().join("a.wasm"), b"\0asm\x01\0\0\0\0\x0d\x0cbalsa.module").unwrap();
+        let text = "[[module]]\nname = \"a\"\npath = \"a.wasm\"\nallow_breaking = true\n[[module]]\nname = \"b\"\npath = \"b.wasm\"\n";
+        fs::write(&path, text).unwrap();
+        let loaded = recipe(Some(path), None).settings().unwrap();
+        let text = show(&loaded).replace(&format!("{}/", directory.path().display()), "");
+        let (_, modules) = text.split_once("node_name").unwrap();
+        let (modules, _) = modules.split_once("[limits]").unwrap();
+        insta::assert_snapshot!(modules, @r#"
+         = "{cluster}-{ordinal}"  # default; at founding
+
+        [[module]]
+        name = "a"             # balsa.toml:2; by the log
+        path = "a.wasm"        # balsa.toml:3; by the log
+        allow_breaking = true  # balsa.toml:4; by the log
+        # a.wasm: 23 bytes of wasm, hash 37fdf6440c63d289f2739f36ef3aaae58a80363a770d6856a981375788312529
+
+        [[module]]
+        name = "b"              # balsa.toml:6; by the log
+        path = "b.wasm"         # balsa.toml:7; by the log
+        allow_breaking = false  # default; by the log
+        # b.wasm does not exist
         "#);
     }
 

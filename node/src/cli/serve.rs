@@ -1,4 +1,8 @@
 //! `balsa serve`: run a node until it is told to stop.
+//!
+//! The configuration is checked before anything is opened or written. A module's file that is missing or broken is refused only if
+//! it is needed: a node that belongs to a cluster runs what that cluster's log says, whatever has become of its files, and says what
+//! is wrong with them for as long as it is.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,8 +13,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, reload};
 
-use super::config::{refuse, warn};
-use crate::config::{self, Config, LogFormat, Overrides};
+use super::config::{load_to_run, refuse, warn};
+use crate::config::{self, LogFormat, Overrides, Recipe};
 use crate::node;
 
 /// Arguments.
@@ -30,7 +34,8 @@ pub struct Args {
 pub(super) fn run(args: Args) -> ExitCode {
     super::up::die_with_parent();
     let overrides = Overrides { name: args.name, data_dir: args.data_dir, host_name: config::host_name() };
-    let loaded = match Config::load(args.config.as_deref(), &overrides, config::environment()) {
+    let recipe = Recipe { path: args.config, args: overrides, env: config::environment().collect() };
+    let loaded = match load_to_run(&recipe, |loaded| vec![loaded.config.node.data_dir.clone()]) {
         Ok(loaded) => loaded,
         Err(errors) => return refuse(&errors),
     };

@@ -236,6 +236,9 @@ impl Recipe {
             .as_ref()
             .and_then(|sites| nodes::identify(&settings, sites, self.args.host_name.as_deref(), &mut findings));
         let directories = settings.template("node.data_dir", &mut findings);
+        if let (Some(sites), Some(directories)) = (&sites, &directories) {
+            nodes::check_directories(sites, directories, &settings, &mut findings);
+        }
         let warnings = findings.finish()?;
         let sites = sites.expect("nodes without an error are complete");
         let here = &sites[ordinal.expect("an identity without an error is known") as usize];

@@ -147,9 +147,15 @@ impl<D: Disk, F: FnMut(Level)> Round<D, F> {
 
     fn set_level(&mut self) {
         let level = self.watcher.wanted().level;
-        if level != self.level {
-            self.level = level;
+        let before = std::mem::replace(&mut self.level, level);
+        // Said at the more talkative of the two levels.
+        if level < before {
+            tracing::info!(%level, "log.level was changed");
+        }
+        if level != before {
             (self.on_level)(level);
+        }
+        if level > before {
             tracing::info!(%level, "log.level was changed");
         }
     }

@@ -27,7 +27,7 @@ impl Started {
 fn describe(then: &Setting, now: &Setting) -> String {
     let Key { path, obeyed, .. } = then.key;
     let note = match obeyed {
-        Obeyed::AtFounding => " (obeyed only when a cluster is founded)",
+        Obeyed::AtFounding => " (and only if no cluster is founded yet)",
         _ => "",
     };
     format!("{path}: {} -> {}{note}", shown(then), shown(now))

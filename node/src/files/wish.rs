@@ -121,7 +121,8 @@ mod tests {
             embedded_module(),
         ];
         let all: Vec<_> = others.into_iter().chain([one]).collect();
-        let hashes: std::collections::BTreeSet<_> = all.iter().map(|module| hash(&[module.clone()])).collect();
+        let hashes: std::collections::BTreeSet<_> =
+            all.iter().map(|module| hash(std::slice::from_ref(module))).collect();
         assert_eq!(hashes.len(), all.len());
         let own: std::collections::BTreeSet<_> = all.into_iter().map(|module| module_wish(module).wish).collect();
         assert_eq!(own.len(), hashes.len());

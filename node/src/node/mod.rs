@@ -13,6 +13,7 @@ mod queries;
 mod read;
 mod run;
 mod status;
+mod streams;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use self::modules::Changes;
 use self::queries::Queries;
 pub use self::run::{Error, serve};
 use self::status::PeerView;
+use self::streams::Streams;
 use crate::config::Config;
 use crate::fatal::Fatal;
 use crate::files::Wanted;
@@ -43,7 +45,7 @@ use crate::raft::peers::Peers;
 use crate::raft::read_index::ReadGate;
 use crate::raft::types::{Member, TypeConfig};
 use crate::raft::{Host, Raft, apply::Applier};
-use crate::service::{Backend, BackupStream, Catalog, Events, Execute, Executed, Query, ServiceError};
+use crate::service::{Backend, BackupStream, Catalog, Events, Execute, Executed, Query, ServiceError, Streaming};
 use crate::state_machine::{Reader, Receiver};
 
 /// A running node. Clones are the same one.
@@ -68,6 +70,7 @@ struct Inner {
     changes: Changes,
     /// What this node's files ask for.
     wanted: watch::Receiver<Arc<Wanted>>,
+    streams: Streams,
     published: watch::Receiver<u64>,
     /// Confirms for this node's own queries that they may read, and waits until they can.
     reads: ReadGate,
@@ -193,6 +196,11 @@ impl Backend for Node {
     async fn query(&self, query: Query) -> Result<Executed, ServiceError> {
         self.serving()?;
         self.run_query(query).await
+    }
+
+    async fn query_stream(&self, query: Query) -> Result<Streaming, ServiceError> {
+        self.serving()?;
+        self.run_stream(query).await
     }
 
     fn catalog(&self) -> Arc<Catalog> {

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use openraft::ReadPolicy;
 use openraft::errors::{LinearizableReadError, RaftError};
 
-use super::{Leader, Node};
+use super::{Leader, Node, streams};
 use crate::proto::peer;
 use crate::raft::peers::Purpose;
-use crate::service::{Consistency, Executed, Query, ServiceError};
+use crate::service::{Consistency, Executed, Query, ServiceError, Streaming};
 use crate::state_machine::QueryError;
 
 /// How long a query without a deadline is tried.
@@ -24,12 +24,19 @@ impl Node {
         let reader = self.inner.reader.clone();
         let run = move || match reader.query(&query.method, query.request, Some(deadline)) {
             Ok(executed) => Ok(Ok(executed)),
-            Err(QueryError::NoModule) => Ok(Err(ServiceError::NoModule)),
-            // A swap turned it into a command since it was routed; the next look at the catalog knows.
-            Err(QueryError::UnknownMethod | QueryError::NotAQuery) => Ok(Err(ServiceError::UnknownMethod)),
             Err(QueryError::Fault(fault)) => Err(fault),
+            Err(error) => Ok(Err(refused(&error))),
         };
         self.inner.queries.run(Some(deadline), run).await?
+    }
+
+    /// Runs `query`, which answers with a stream, on this node.
+    pub(super) async fn run_stream(&self, query: Query) -> Result<Streaming, ServiceError> {
+        let begun = Instant::now();
+        self.wait_consistent(query.consistency, query.deadline.unwrap_or(begun + PATIENCE)).await?;
+        let whole = begun + streams::WHOLE;
+        let deadline = query.deadline.map_or(whole, |deadline| deadline.min(whole));
+        self.inner.streams.start(self.inner.reader.view(), query, deadline)
     }
 
     /// Returns once this node's state is as fresh as it must be.
@@ -95,5 +102,16 @@ impl Node {
             },
             Ok(Err(_)) | Err(_) => Err(ServiceError::NoLeader),
         }
+    }
+}
+
+/// Why a query has no outcome, to its client. A fault of the host is not among them: it ends the node.
+pub(super) fn refused(error: &QueryError) -> ServiceError {
+    match error {
+        QueryError::NoModule => ServiceError::NoModule,
+        // A swap turned it into something else since it was routed; the next look at the catalog knows.
+        QueryError::UnknownMethod | QueryError::NotAQuery | QueryError::OtherAnswer => ServiceError::UnknownMethod,
+        QueryError::Cut(_) => ServiceError::Deadline,
+        QueryError::Fault(_) => ServiceError::ShuttingDown,
     }
 }

@@ -15,6 +15,7 @@ use super::admission::Admission;
 use super::compile::Compiler;
 use super::modules::Changes;
 use super::queries::Queries;
+use super::streams::Streams;
 use super::{Inner, Node};
 use crate::api;
 use crate::config::{Config, Loaded};
@@ -178,6 +179,7 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
         compiler: Compiler::new(engine),
         changes: Changes::default(),
         wanted,
+        streams: Streams::new(fatal),
         config,
         raft,
         applier,

@@ -23,8 +23,8 @@ use crate::limits::Replicated;
 use crate::proto::command as pb;
 use crate::raft::types::StoredMembership;
 use crate::service::{Catalog, Executed};
-use crate::storage::{ReadView, Txn};
-use crate::wasm::{Call, Context, HostFault, MethodKind};
+use crate::storage::{ModuleState, ReadView, Txn};
+use crate::wasm::{Call, Context, Cut, Finished, HostFault, Method, MethodKind, Module, Sink};
 
 /// The state right after one batch, unchanged by later ones. It pins the file's pages that it reads: hold it for one query or
 /// one snapshot, not longer.
@@ -63,6 +63,12 @@ pub enum QueryError {
     /// The method is a command.
     #[error("this method is a command; a command is not a query")]
     NotAQuery,
+    /// The method answers with a stream and was asked for one message, or the other way.
+    #[error("this method answers in another way than it was asked")]
+    OtherAnswer,
+    /// It was not brought to its end.
+    #[error(transparent)]
+    Cut(#[from] Cut),
     /// The host failed.
     #[error(transparent)]
     Fault(#[from] HostFault),
@@ -71,26 +77,61 @@ pub enum QueryError {
 impl View {
     /// Runs a query in this state. Its `random` is the digest at this index: unpredictable before the entry, and no secret.
     pub fn query(&self, method: &str, request: Bytes, deadline: Option<Instant>) -> Result<Executed, QueryError> {
+        let (name, module, method) = self.resolve(method, false)?;
+        let finished = module.call(self.call(method, request, deadline), self.lend(name))?;
+        self.executed(name, method, finished)
+    }
+
+    /// Runs a query that answers with a stream; `sink` gets its messages, and the outcome has none. All of them are of this one state.
+    pub fn query_stream(
+        &self,
+        method: &str,
+        request: Bytes,
+        deadline: Option<Instant>,
+        sink: Sink,
+    ) -> Result<Executed, QueryError> {
+        let (name, module, method) = self.resolve(method, true)?;
+        let finished = module.stream(self.call(method, request, deadline), self.lend(name), sink)?;
+        self.executed(name, method, finished)
+    }
+
+    fn resolve(&self, path: &str, streaming: bool) -> Result<(&str, &Module, &Method), QueryError> {
         if self.registry.is_empty() {
             return Err(QueryError::NoModule);
         }
-        let (name, active, method) = self.registry.resolve(method).ok_or(QueryError::UnknownMethod)?;
-        if method.kind != MethodKind::Query {
-            return Err(QueryError::NotAQuery);
+        let (name, active, method) = self.registry.resolve(path).ok_or(QueryError::UnknownMethod)?;
+        match method {
+            Method { kind: MethodKind::Command, .. } => Err(QueryError::NotAQuery),
+            Method { streaming: is, .. } if *is != streaming => Err(QueryError::OtherAnswer),
+            _ => Ok((name, &active.module, method)),
         }
+    }
+
+    fn call<'a>(&self, method: &'a Method, request: Bytes, deadline: Option<Instant>) -> Call<'a> {
         let Progress { time_ms, digest, .. } = self.progress;
-        let call = Call {
+        Call {
             method,
             input: request,
             context: Context { index: self.index(), time_ms, random: digest.0 },
             fuel: self.limits.query_fuel,
             memory_bytes: self.limits.memory_bytes,
             deadline,
-        };
-        let finished = active.module.call(call, Txn::new(self.state.clone()).lend(name))?;
+        }
+    }
+
+    fn lend(&self, name: &str) -> Box<ModuleState> {
+        Txn::new(self.state.clone()).lend(name)
+    }
+
+    fn executed(&self, name: &str, method: &Method, finished: Finished) -> Result<Executed, QueryError> {
         modules::log(name, &method.path, &finished.logs);
-        let (outcome, trap_detail) = (finished.outcome, finished.trap_detail);
-        Ok(Executed { index: self.index(), outcome, replayed: false, trap_detail })
+        match finished.cut {
+            Some(cut) => Err(cut.into()),
+            None => {
+                let Finished { outcome, trap_detail, .. } = finished;
+                Ok(Executed { index: self.index(), outcome, replayed: false, trap_detail })
+            }
+        }
     }
 
     /// Hashes everything in this state. Takes as long as reading it.

@@ -13,14 +13,17 @@ use super::engine::TABLE_ELEMENTS_MAX;
 use super::host::log::Logs;
 use super::host::random::Random;
 use super::module::{Method, MethodKind, Module};
-use super::outcome::{self, Circumstances, Export, HostFault, Stop, Stopped};
+use super::outcome::{self, Circumstances, Cut, Export, HostFault, Stop, Stopped};
 use super::stack;
+use super::stream::Output;
 use crate::command::{GuestStatus, Outcome, TrapClass};
 
 /// Fuel of the run that finds out whether a module starts: far more than constructors need.
 const START_UP_FUEL: u64 = 10_000_000;
 /// Bytes of a trap's text: it travels in a header.
 const DETAIL_BYTES_MAX: usize = 4 * 1024;
+/// gRPC's code for a call that its client gave up.
+const CANCELLED: u32 = 1;
 /// gRPC's code for a deadline that has passed.
 const DEADLINE_EXCEEDED: u32 = 4;
 
@@ -82,8 +85,10 @@ pub struct Call<'a> {
 
 /// How a call went.
 pub struct Finished {
-    /// The outcome; never [`Outcome::Refused`]. A query whose deadline passed ends in a status with DEADLINE_EXCEEDED.
+    /// The outcome; never [`Outcome::Refused`]. A query that was cut short ends in a status; `cut` tells it from the module's.
     pub outcome: Outcome,
+    /// Why a query was not brought to its end. Always absent from a command.
+    pub cut: Option<Cut>,
     /// Fuel it used. After a trap in the guest's own code, what it used up to the call, return or loop before that.
     pub fuel_used: u64,
     /// What the author wants to know about a trap. This node's: never replicated.
@@ -111,6 +116,7 @@ impl fmt::Debug for Finished {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Finished")
             .field("outcome", &self.outcome)
+            .field("cut", &self.cut)
             .field("fuel_used", &self.fuel_used)
             .field("trap_detail", &self.trap_detail)
             .field("logs", &self.logs)
@@ -132,7 +138,7 @@ pub(super) struct CallState {
     pub(super) deadline: Option<Instant>,
     pub(super) instance: Option<Instance>,
     pub(super) memory: Option<Memory>,
-    pub(super) output: Option<Bytes>,
+    pub(super) output: Output,
     /// The last result of `get` or `scan` that did not fit the guest's buffer.
     pub(super) unread: Vec<u8>,
     pub(super) random: Random,
@@ -149,6 +155,7 @@ pub(super) struct Run {
     pub(super) fuel: u64,
     pub(super) memory_bytes: u64,
     pub(super) access: Access,
+    pub(super) output: Output,
 }
 
 /// Which export, and what it is called with; the input's length comes by itself.
@@ -171,8 +178,9 @@ impl Access {
 }
 
 impl Entry {
-    fn export(self) -> Export {
+    fn export(self, output: &Output) -> Export {
         match self {
+            Self::Call { .. } if output.is_stream() => Export::Stream,
             Self::Call { .. } => Export::Call,
             Self::Init => Export::Init,
             Self::Migrate => Export::Migrate,
@@ -196,7 +204,7 @@ impl CallState {
             deadline,
             instance: None,
             memory: None,
-            output: None,
+            output: run.output,
             unread: Vec::new(),
             random: Random::new(run.context.random),
             logs: Logs::default(),
@@ -277,7 +285,7 @@ impl ResourceLimiter for Growth {
 }
 
 impl Module {
-    /// Runs one method on a fresh instance.
+    /// Runs one method on a fresh instance. One that answers with a stream is run by [`Module::stream`] instead.
     pub fn call(&self, call: Call<'_>, state: Box<dyn State>) -> Result<Finished, HostFault> {
         let access = match call.method.kind {
             MethodKind::Command => Access::COMMAND,
@@ -285,7 +293,7 @@ impl Module {
         };
         let entry = Entry::Call { method: call.method.index };
         let Call { input, context, fuel, memory_bytes, .. } = call;
-        self.run(Run { entry, input, context, fuel, memory_bytes, access }, state)
+        self.run(Run { entry, input, context, fuel, memory_bytes, access, output: Output::default() }, state)
     }
 
     /// Runs one export on a fresh instance.
@@ -294,18 +302,20 @@ impl Module {
             let (asked, reserved) = (run.memory_bytes, self.engine.shared.memory_bytes_max);
             return Err(HostFault(format!("a call may use {asked} bytes of memory, but slots have only {reserved}")));
         }
-        let slots = match run.access {
-            Access::Write { .. } => &self.engine.shared.commands,
-            Access::Read { .. } => &self.engine.shared.queries,
+        let (shared, export) = (&self.engine.shared, run.entry.export(&run.output));
+        let slots = match (&run.access, export) {
+            (Access::Write { .. }, _) => &shared.commands,
+            (Access::Read { .. }, Export::Stream) => &shared.streams,
+            (Access::Read { .. }, _) => &shared.queries,
         };
         let (fuel, entry) = (run.fuel, run.entry);
         let call = CallState::new(run, state);
         let Some(_slot) = slots.take(call.deadline) else {
-            return Ok(Finished::late(call, 0));
+            return Ok(Finished::cut(call, 0, Cut::Deadline));
         };
         let mut store = self.store(call, fuel)?;
         let result = self.enter(&mut store, entry);
-        self.finish(store, fuel, entry.export(), result)
+        self.finish(store, fuel, export, result)
     }
 
     /// Makes an instance and runs what runs before a call, to find out at load whether that works.
@@ -317,6 +327,7 @@ impl Module {
             fuel: START_UP_FUEL,
             memory_bytes: self.engine.shared.memory_bytes_max,
             access: Access::Read { deadline: None },
+            output: Output::default(),
         };
         let _slot = self.engine.shared.start_ups.take(None);
         let mut store = self.store(CallState::new(run, Box::new(Empty)), START_UP_FUEL)?;
@@ -379,15 +390,19 @@ impl Module {
     ) -> Result<Finished, HostFault> {
         let fuel_used = fuel - store.get_fuel().expect("the engine counts fuel");
         let ended = match result {
-            Ok(code) => outcome::returned(export, code, store.data_mut().output.take())
+            Ok(code) => returned(export, code, &mut store.data_mut().output)
                 .map_err(|stop| Stopped { stop, backtrace: String::new() }),
             Err(error) => Err(self.stopped(&mut store, &error)),
         };
-        let call = store.into_data();
+        let mut call = store.into_data();
+        if matches!(ended, Err(Stopped { stop: Stop::Trap { .. }, .. })) {
+            // Whether anybody still takes it changes nothing.
+            let _ = call.output.flush();
+        }
         match ended {
             Ok(outcome) => Ok(Finished::new(call, outcome, fuel_used, None)),
             Err(Stopped { stop: Stop::Fault(fault), .. }) => Err(fault),
-            Err(Stopped { stop: Stop::Deadline, .. }) => Ok(Finished::late(call, fuel_used)),
+            Err(Stopped { stop: Stop::Cut(cut), .. }) => Ok(Finished::cut(call, fuel_used, cut)),
             Err(Stopped { stop: Stop::Trap { class, detail }, backtrace }) => {
                 let detail = describe(call.panic.as_deref(), &detail, &backtrace);
                 Ok(Finished::new(call, Outcome::Trap(class), fuel_used, Some(detail)))
@@ -411,6 +426,14 @@ impl Module {
     }
 }
 
+/// What a call came to. The last message of a stream is held back until the code says that it is one, and not a status.
+fn returned(export: Export, code: u32, output: &mut Output) -> Result<Outcome, Stop> {
+    if export == Export::Stream && code == 0 {
+        output.flush()?;
+    }
+    outcome::returned(export, code, output.take())
+}
+
 fn function(store: &mut Store<CallState>, instance: &Instance, export: &ModuleExport) -> wasmtime::Func {
     match instance.get_module_export(store, export) {
         Some(Extern::Func(function)) => function,
@@ -422,6 +445,7 @@ impl Finished {
     fn new(call: CallState, outcome: Outcome, fuel_used: u64, trap_detail: Option<String>) -> Self {
         Self {
             outcome,
+            cut: None,
             fuel_used,
             trap_detail,
             logs: call.logs.into_lines(),
@@ -434,13 +458,17 @@ impl Finished {
     /// A success that nothing had to be run for.
     pub(super) fn nothing(state: Box<dyn State>) -> Self {
         let outcome = Outcome::Ok(Bytes::new());
-        Self { outcome, fuel_used: 0, trap_detail: None, logs: Vec::new(), writes: 0, written_bytes: 0, state }
+        let (logs, trap_detail) = (Vec::new(), None);
+        Self { outcome, cut: None, fuel_used: 0, trap_detail, logs, writes: 0, written_bytes: 0, state }
     }
 
-    fn late(call: CallState, fuel_used: u64) -> Self {
-        let message = Stop::Deadline.to_string();
-        let status = GuestStatus { code: DEADLINE_EXCEEDED, message, details: Bytes::new() };
-        Self::new(call, Outcome::Status(status), fuel_used, None)
+    fn cut(call: CallState, fuel_used: u64, cut: Cut) -> Self {
+        let code = match cut {
+            Cut::Deadline => DEADLINE_EXCEEDED,
+            Cut::Unwanted => CANCELLED,
+        };
+        let status = GuestStatus { code, message: cut.to_string(), details: Bytes::new() };
+        Self { cut: Some(cut), ..Self::new(call, Outcome::Status(status), fuel_used, None) }
     }
 }
 

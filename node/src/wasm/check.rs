@@ -148,11 +148,16 @@ pub enum Rejection {
         /// Its package.
         package: String,
     },
-    /// A streaming method.
+    /// A method whose request is a stream.
     #[error(
-        "`{0}` is a streaming method; only unary methods are served so far: make its request and its response single messages"
+        "`{0}` takes a stream of requests, which is not served: make its request a single message (the response of a query may be a stream)"
     )]
-    Streaming(String),
+    ClientStreaming(String),
+    /// A command whose response is a stream.
+    #[error(
+        "`{0}` is a command and answers with a stream; only a query may: make its response a single message, or give it `option idempotency_level = NO_SIDE_EFFECTS`"
+    )]
+    StreamingCommand(String),
     /// Nothing to serve, or too much.
     #[error(
         "the module has {0} methods, but 1 to {METHODS_MAX} are expected: declare a service in a .proto file and export it"

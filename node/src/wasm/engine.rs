@@ -2,7 +2,7 @@
 //!
 //! Commands and queries share compiled code, so they share one engine (two would compile every module twice). What keeps a
 //! flood of queries away from apply is counting: the pool has a slot for everyone who may run at once, and [`Slots`] lets at
-//! most `query_slots` queries in. Commands and start-up runs have slots of their own. So the pool itself is never exhausted.
+//! most `query_slots` queries in. Commands, start-up runs and streams, which wait for their clients, have slots of their own. So the pool itself is never exhausted.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,7 +21,7 @@ use super::host;
 use super::module::Compiled;
 use super::outcome::HostFault;
 use crate::ids::ModuleHash;
-use crate::limits::MEMORY_BYTES_MAX;
+use crate::limits::{MEMORY_BYTES_MAX, STREAMS_MAX};
 
 /// Stack that a thread needs to run modules: [`NATIVE_STACK_BYTES_MAX`], and as much again for the host functions below and
 /// the caller above.
@@ -77,6 +77,7 @@ pub(super) struct Shared {
     pub(super) memory_bytes_max: u64,
     pub(super) commands: Slots,
     pub(super) queries: Slots,
+    pub(super) streams: Slots,
     pub(super) start_ups: Slots,
     compiled: Mutex<VecDeque<Arc<Compiled>>>,
 }
@@ -85,7 +86,7 @@ impl Engine {
     /// Sets the machine up: reserves address space for its slots, and finds out what the kernel and the CPU offer.
     pub fn new(options: Options) -> Result<Self, HostFault> {
         let query_slots = options.query_slots.max(1);
-        let slots = query_slots.saturating_add(COMMAND_SLOTS + START_UP_SLOTS);
+        let slots = query_slots.saturating_add(COMMAND_SLOTS + START_UP_SLOTS + STREAMS_MAX);
         let fault = |error: wasmtime::Error| HostFault(format!("the wasm engine cannot be set up: {error:#}"));
         let wasmtime = wasmtime::Engine::new(&config(slots, options.memory_bytes_max)).map_err(fault)?;
         let linker = host::linker(&wasmtime).map_err(fault)?;
@@ -95,6 +96,7 @@ impl Engine {
             memory_bytes_max: options.memory_bytes_max,
             commands: Slots::new(COMMAND_SLOTS),
             queries: Slots::new(query_slots),
+            streams: Slots::new(STREAMS_MAX),
             start_ups: Slots::new(START_UP_SLOTS),
             compiled: Mutex::default(),
         };

@@ -43,6 +43,7 @@ mod module;
 mod outcome;
 mod services;
 mod stack;
+mod stream;
 mod transition;
 
 #[cfg(test)]
@@ -54,5 +55,6 @@ pub use engine::{Engine, Options, THREAD_STACK_BYTES};
 pub use inspection::{Described, Inspection};
 pub(crate) use metadata::SECTION as METADATA_SECTION;
 pub use module::{Method, MethodKind, Module};
-pub use outcome::HostFault;
+pub use outcome::{Cut, HostFault};
+pub use stream::Sink;
 pub use transition::Transition;

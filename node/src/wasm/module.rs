@@ -37,6 +37,8 @@ pub struct Method {
     pub path: String,
     /// Command or query.
     pub kind: MethodKind,
+    /// Whether its answer is a stream of messages; queries only.
+    pub streaming: bool,
     /// Position in the module's method table: what `balsa_call` gets.
     pub index: u32,
 }

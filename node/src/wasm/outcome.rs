@@ -27,8 +27,19 @@ pub(super) enum Stop {
     #[error(transparent)]
     Fault(#[from] HostFault),
     /// Nobody waits for this query any more.
+    #[error(transparent)]
+    Cut(#[from] Cut),
+}
+
+/// Why a query was not brought to its end. Not its module's doing, and never the end of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Cut {
+    /// Its deadline passed.
     #[error("the deadline of the query has passed")]
     Deadline,
+    /// Whoever took the messages of its stream takes no more.
+    #[error("nobody takes the messages of the stream any more")]
+    Unwanted,
 }
 
 impl Stop {
@@ -94,6 +105,8 @@ fn from_trap(trap: Trap, circumstances: Circumstances) -> Stop {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Export {
     Call,
+    /// `balsa_call`, of a method that answers with a stream.
+    Stream,
     Init,
     Migrate,
 }
@@ -101,7 +114,7 @@ pub(super) enum Export {
 impl fmt::Display for Export {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Call => "balsa_call",
+            Self::Call | Self::Stream => "balsa_call",
             Self::Init => "balsa_init",
             Self::Migrate => "balsa_migrate",
         })
@@ -126,6 +139,7 @@ pub(super) fn returned(export: Export, code: u32, output: Option<Bytes>) -> Resu
         (0, None) if export == Export::Call => {
             Err(bad_result("balsa_call returned 0 (success) without an output; call output() once"))
         }
+        // What there was of a stream has been sent; of a transition nothing is wanted.
         (0, _) => Ok(Outcome::Ok(Bytes::new())),
         (1..=16, output) => status(export, code, output.unwrap_or_default()).map(Outcome::Status),
         (other, _) => {
@@ -159,7 +173,7 @@ mod tests {
     fn class(trap: Trap, circumstances: Circumstances) -> Option<TrapClass> {
         match from_trap(trap, circumstances) {
             Stop::Trap { class, .. } => Some(class),
-            Stop::Fault(_) | Stop::Deadline => None,
+            Stop::Fault(_) | Stop::Cut(_) => None,
         }
     }
 

@@ -130,17 +130,16 @@ fn methods(metadata: &Metadata, descriptors: &DescriptorPool) -> Result<Vec<Meth
     let count = metadata.methods.len();
     let described: BTreeMap<String, MethodDescriptor> =
         descriptors.services().flat_map(|service| service.methods().map(path).collect::<Vec<_>>()).collect();
-    if let Some((path, _)) = described.iter().find(|(_, m)| m.is_client_streaming() || m.is_server_streaming()) {
-        return Err(Rejection::Streaming(path.clone()));
-    }
     if !(1..=METHODS_MAX).contains(&count) {
         return Err(Rejection::Methods(count));
     }
     let mut methods = Vec::with_capacity(count);
     for (index, entry) in (0..).zip(&metadata.methods) {
-        let kind = kind(entry.kind, described.get(&entry.path))
-            .map_err(|why| Rejection::MethodTable { path: shown(&entry.path), why })?;
-        methods.push(Method { path: entry.path.clone(), kind, index });
+        let described = described.get(&entry.path);
+        let kind =
+            kind(entry.kind, described).map_err(|why| Rejection::MethodTable { path: shown(&entry.path), why })?;
+        let streaming = streaming(kind, described).map_err(|refuse| refuse(shown(&entry.path)))?;
+        methods.push(Method { path: entry.path.clone(), kind, streaming, index });
     }
     check_complete(&methods, &described)?;
     Ok(methods)
@@ -170,6 +169,16 @@ fn kind(kind: i32, described: Option<&MethodDescriptor>) -> Result<MethodKind, &
             Err("the method table has a query, but its idempotency_level is not NO_SIDE_EFFECTS")
         }
         (Ok(Kind::Unspecified) | Err(_), _) => Err("the method table does not say whether it is a command or a query"),
+    }
+}
+
+/// Whether the answer is a stream. A query's may be; nothing else streams.
+fn streaming(kind: MethodKind, described: Option<&MethodDescriptor>) -> Result<bool, fn(String) -> Rejection> {
+    let (client, server) = described.map_or((false, false), |m| (m.is_client_streaming(), m.is_server_streaming()));
+    match (client, server, kind) {
+        (true, ..) => Err(Rejection::ClientStreaming),
+        (false, true, MethodKind::Command) => Err(Rejection::StreamingCommand),
+        (false, server, _) => Ok(server),
     }
 }
 

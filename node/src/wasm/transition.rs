@@ -14,6 +14,7 @@ use bytes::Bytes;
 use super::call::{Access, Context, Entry, Finished, Run, State};
 use super::module::Module;
 use super::outcome::HostFault;
+use super::stream::Output;
 
 /// A step from one module to the next.
 #[derive(Debug, Clone)]
@@ -46,6 +47,6 @@ impl Module {
         }
         let input = Bytes::from(from.unwrap_or_default());
         let access = Access::Write { writes_max, bytes_max };
-        self.run(Run { entry, input, context, fuel, memory_bytes, access }, state)
+        self.run(Run { entry, input, context, fuel, memory_bytes, access, output: Output::default() }, state)
     }
 }

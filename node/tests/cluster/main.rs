@@ -17,6 +17,7 @@ mod load;
 mod authors;
 mod behind;
 mod command_line;
+mod edited;
 mod fenced;
 mod founded;
 mod killed;

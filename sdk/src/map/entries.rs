@@ -7,6 +7,7 @@ use prost::bytes::{Buf, Bytes};
 
 use crate::context::View;
 use crate::key::Key;
+use crate::limits::STORED_KEY_BYTES_MAX;
 use crate::name;
 use crate::scan::{Page, Pages, Range};
 use crate::status::Status;
@@ -117,7 +118,7 @@ pub(super) fn next_token(page: &Page, prefix_len: usize) -> Bytes {
 /// Goes on behind the key that the token stands for.
 pub(super) fn behind_token(range: Range, prefix_len: usize, token: &[u8]) -> Result<Range, Status> {
     let key = [&range.start[..prefix_len], token].concat();
-    if !range.contains(&key) {
+    if key.len() > STORED_KEY_BYTES_MAX || !range.contains(&key) {
         return Err(Status::invalid_argument("the page token is not of this range"));
     }
     Ok(range.behind(&key))

@@ -18,13 +18,15 @@ use tokio::sync::watch;
 
 use crate::command::Outcome;
 use crate::proto::admin;
-use crate::service::{Active, Backend, BackupStream, Catalog, Execute, Executed, Query, ServiceError};
+use crate::service::{Active, Backend, BackupStream, Catalog, Execute, Executed, Query, ServiceError, Streaming};
+use crate::stream::{self, Sender};
 use crate::wasm::{Engine, HostFault, Module, Options};
 
 /// A request that waits until [`Fake::open`].
 pub(super) const WAIT: &[u8] = b"wait";
 pub(super) const PUT: &str = "/test.v1.Test/Put";
 pub(super) const GET: &str = "/test.v1.Test/Get";
+pub(super) const WATCH: &str = "/stream.v1.Test/Watch";
 
 type Answer = Result<Executed, ServiceError>;
 
@@ -41,6 +43,8 @@ struct Inner {
     queries: Mutex<Vec<Query>>,
     /// The next answers; then requests are echoed at index 7.
     answers: Mutex<VecDeque<Answer>>,
+    /// Streams that have begun, and nobody asked for yet.
+    streams: watch::Sender<VecDeque<Arc<Sender>>>,
     gate: watch::Sender<bool>,
     waiting: watch::Sender<u32>,
     finished: watch::Sender<u32>,
@@ -57,6 +61,7 @@ impl Fake {
             commands: Mutex::default(),
             queries: Mutex::default(),
             answers: Mutex::default(),
+            streams: watch::Sender::default(),
             gate: watch::Sender::new(false),
             waiting: watch::Sender::new(0),
             finished: watch::Sender::new(0),
@@ -96,6 +101,14 @@ impl Fake {
         self.0.gate.send_replace(true);
     }
 
+    /// The next stream that begins, to be fed by the test.
+    pub(super) async fn next_stream(&self) -> Arc<Sender> {
+        super::soon(self.0.streams.subscribe().wait_for(|streams| !streams.is_empty())).await.unwrap();
+        let mut stream = None;
+        self.0.streams.send_modify(|streams| stream = streams.pop_front());
+        stream.unwrap()
+    }
+
     /// Until as many requests have come to wait.
     pub(super) async fn until_waiting(&self, count: u32) {
         super::soon(self.0.waiting.subscribe().wait_for(|waiting| *waiting >= count)).await.unwrap();
@@ -131,6 +144,16 @@ impl Backend for Fake {
     async fn query(&self, query: Query) -> Answer {
         self.0.queries.lock().push(query.clone());
         self.run(query.request).await
+    }
+
+    async fn query_stream(&self, query: Query) -> Result<Streaming, ServiceError> {
+        self.0.queries.lock().push(query);
+        if let Some(Err(error)) = self.0.answers.lock().pop_front() {
+            return Err(error);
+        }
+        let (sender, messages) = stream::channel();
+        self.0.streams.send_modify(|streams| streams.push_back(sender.into()));
+        Ok(Streaming { index: 7, messages })
     }
 
     fn catalog(&self) -> Arc<Catalog> {
@@ -189,6 +212,14 @@ impl Backend for Fake {
 
 /// `test.v1.Test` with the command `Put` and the query `Get`.
 pub(super) static TEST: LazyLock<Module> = LazyLock::new(|| module("test", "test.v1", "shared"));
+/// `stream.v1.Test` with the query `Watch`, which answers with a stream.
+pub(super) static STREAM: LazyLock<Module> = LazyLock::new(|| {
+    let mut files = files("stream", "stream.v1", "shared");
+    let mut watch = query("Watch", ".shared.v1.Text");
+    watch.server_streaming = Some(true);
+    files[1].service[0].method = vec![watch];
+    load("stream", files, vec![SectionMethod { path: WATCH.to_owned(), kind: 2 }])
+});
 /// `late.v1.Test`, alike; its `common.proto` is another than that of [`TEST`].
 pub(super) static LATE: LazyLock<Module> = LazyLock::new(|| module("late", "late.v1", "other"));
 
@@ -218,18 +249,22 @@ struct SectionMethod {
 }
 
 fn module(name: &str, package: &str, common: &str) -> Module {
+    let method = |name: &str, kind| SectionMethod { path: format!("/{package}.Test/{name}"), kind };
+    load(name, files(name, package, common), vec![method("Put", 1), method("Get", 2)])
+}
+
+fn load(name: &str, file: Vec<FileDescriptorProto>, methods: Vec<SectionMethod>) -> Module {
     let mut wasm = wat::parse_str(
         r#"(module (memory (export "memory") 1) (func (export "balsa_abi_1"))
             (func (export "balsa_call") (param i32 i32) (result i32) unreachable))"#,
     )
     .unwrap();
-    let method = |name: &str, kind| SectionMethod { path: format!("/{package}.Test/{name}"), kind };
     let section = Section {
         abi: 1,
         name: name.to_owned(),
         version: "0.1.0".to_owned(),
-        file_descriptor_set: FileDescriptorSet { file: files(name, package, common) }.encode_to_vec(),
-        methods: vec![method("Put", 1), method("Get", 2)],
+        file_descriptor_set: FileDescriptorSet { file }.encode_to_vec(),
+        methods,
     };
     let data = section.encode_to_vec().into();
     let custom = wasm_encoder::CustomSection { name: "balsa.module".into(), data };

@@ -5,6 +5,7 @@ mod fake;
 mod hostile;
 mod rate;
 mod services;
+mod streams;
 
 use std::sync::Arc;
 use std::time::Duration;

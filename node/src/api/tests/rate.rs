@@ -25,7 +25,7 @@ use super::framed;
 use crate::command::Outcome;
 use crate::http::Metrics;
 use crate::proto::admin;
-use crate::service::{Active, Backend, Catalog, Execute, Executed, Query, ServiceError};
+use crate::service::{Active, Backend, Catalog, Execute, Executed, Query, ServiceError, Streaming};
 
 const TIME: Duration = Duration::from_secs(3);
 const MESSAGE_BYTES: usize = 256;
@@ -43,6 +43,9 @@ impl Backend for Echo {
     }
     async fn query(&self, query: Query) -> Result<Executed, ServiceError> {
         echo(query.request)
+    }
+    async fn query_stream(&self, _query: Query) -> Result<Streaming, ServiceError> {
+        Err(ServiceError::UnknownMethod)
     }
     fn catalog(&self) -> Arc<Catalog> {
         Arc::clone(&self.0)

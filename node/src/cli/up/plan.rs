@@ -11,8 +11,9 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::Args;
 use super::child::Launch;
+use crate::cli::config::load_to_run;
 use crate::client::Endpoint;
-use crate::config::{self, Config, ConfigErrors, Finding, Overrides, Site};
+use crate::config::{self, ConfigErrors, Finding, Overrides, Recipe, Site};
 
 /// Nodes of a new cluster.
 const NODES: u64 = 3;
@@ -142,14 +143,14 @@ impl Plan {
         let new = args.config.is_none() && !own.exists();
         // A wrong file is refused before a directory is made for it.
         if !new {
-            load(&config)?;
+            load(&config, &args.dir)?;
         }
         let lock = lock(&args.dir)?;
         if new {
             let text = default_config(args.nodes.unwrap_or(NODES), args.port.unwrap_or(PORT));
             fs::write(&own, text).map_err(|error| Refusal::Io { path: own.clone(), error })?;
         }
-        let checked = load(&config).map_err(Refusal::from).and_then(|loaded| {
+        let checked = load(&config, &args.dir).map_err(Refusal::from).and_then(|loaded| {
             check_arguments(args, &config, &loaded)?;
             check_one_host(&loaded.sites)?;
             check_ports(&loaded.sites, new)?;
@@ -272,8 +273,11 @@ pub(super) fn local(addr: SocketAddr) -> SocketAddr {
     }
 }
 
-fn load(config: &Path) -> Result<config::Loaded, ConfigErrors> {
-    Config::load(Some(config), &Overrides::default(), config::environment())
+fn load(config: &Path, dir: &Path) -> Result<config::Loaded, ConfigErrors> {
+    // What each node will be given; a template, as in the file.
+    let args = Overrides { data_dir: Some(dir.join("{name}")), ..Overrides::default() };
+    let recipe = Recipe { path: Some(config.to_owned()), args, env: config::environment().collect() };
+    load_to_run(&recipe, |loaded| loaded.sites.iter().map(|site| dir.join(&site.name)).collect())
 }
 
 /// Takes the directory for this process.

@@ -38,7 +38,7 @@ pub(super) fn copy_out(memory: &mut [u8], to: Span, source: &[u8], off: u32, wha
 
 fn output(guest: &mut Guest<'_>, from: Span) -> Result<(), Stop> {
     guest.begun()?;
-    if guest.call.output.is_some() {
+    if guest.call.output.is_full() {
         return Err(Stop::trap(TrapClass::BadResult, "output() was called twice; a unary method has one"));
     }
     if from.len as usize > RESULT_BYTES_MAX {
@@ -46,6 +46,5 @@ fn output(guest: &mut Guest<'_>, from: Span) -> Result<(), Stop> {
         return Err(Stop::trap(TrapClass::BadResult, detail));
     }
     guest.meter.charge(cost::OUTPUT.call + cost::OUTPUT.byte * from.bytes())?;
-    guest.call.output = Some(Bytes::copy_from_slice(from.of(guest.memory)?));
-    Ok(())
+    Ok(guest.call.output.push(Bytes::copy_from_slice(from.of(guest.memory)?))?)
 }

@@ -20,7 +20,7 @@ use wasmparser::ValType::{I32, I64};
 use wasmtime::{AsContextMut, Caller, Extern, Linker, Memory};
 
 use super::call::CallState;
-use super::outcome::{HostFault, Stop};
+use super::outcome::{Cut, HostFault, Stop};
 use crate::command::TrapClass;
 
 /// Namespace of ABI 1.
@@ -217,7 +217,7 @@ pub(super) fn host<R>(
 #[allow(clippy::disallowed_methods, reason = "queries only; no command's outcome depends on it")]
 fn on_time(deadline: Option<Instant>) -> Result<(), Stop> {
     match deadline {
-        Some(deadline) if Instant::now() >= deadline => Err(Stop::Deadline),
+        Some(deadline) if Instant::now() >= deadline => Err(Cut::Deadline.into()),
         _ => Ok(()),
     }
 }

@@ -4,8 +4,8 @@ use prost::Message;
 use prost_types::FileDescriptorSet;
 
 use super::fixture::{
-    ASK, DO, bare, engine, file, function, load, metadata, method, refusal, with_body, with_items, with_metadata,
-    with_section, without_metadata,
+    ASK, DO, bare, engine, file, function, load, metadata, refusal, with_body, with_items, with_metadata, with_section,
+    without_metadata,
 };
 use crate::ids::ModuleHash;
 use crate::limits::MODULE_BYTES_MAX;
@@ -254,18 +254,6 @@ fn descriptors_that_no_compiler_of_proto2_or_proto3_writes_are_refused() {
     refused_metadata(
         with_files(vec![dangling]),
         "the module's descriptors are not a complete FileDescriptorSet (`test.proto` is not what a protobuf compiler writes): include all imported files, as balsa-build does",
-    );
-}
-
-#[test]
-fn streaming_methods_are_refused_by_name() {
-    let mut file = file();
-    let mut watch = method("Watch", true);
-    watch.server_streaming = Some(true);
-    file.service[0].method.push(watch);
-    refused_metadata(
-        with_files(vec![file]),
-        "`/test.v1.Test/Watch` is a streaming method; only unary methods are served so far: make its request and its response single messages",
     );
 }
 
