@@ -52,7 +52,7 @@ pub(in crate::cli) fn is_refused(activation: &Activation) -> bool {
     matches!(activation.outcome, Some(Outcome::Refused(_)))
 }
 
-/// Who wanted it.
+/// Who wanted it, in the words of the log.
 pub(super) fn wanted_by(activation: &Activation) -> String {
     let source = match activation.source() {
         Source::Unspecified => "",
@@ -60,11 +60,7 @@ pub(super) fn wanted_by(activation: &Activation) -> String {
         Source::Files => "files",
         Source::Push => "push",
     };
-    match (source, activation.proposed_by.as_str()) {
-        (source, "") => source.to_owned(),
-        ("", by) => by.to_owned(),
-        (source, by) => format!("{source}: {by}"),
-    }
+    if activation.proposed_by.is_empty() { source.into() } else { activation.proposed_by.clone() }
 }
 
 /// Log time, as people write it.
