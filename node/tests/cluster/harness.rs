@@ -30,6 +30,11 @@ const LINE_BYTES_SHOWN: usize = 300;
 /// One cluster at a time.
 static TURN: Mutex<()> = Mutex::const_new(());
 
+/// For a test that runs nodes without a [`Cluster`].
+pub(crate) async fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().await
+}
+
 /// What is special about a cluster.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Setup<'a> {
@@ -409,7 +414,7 @@ fn toml(base: u16, setup: Setup<'_>) -> String {
 
 /// The first of nine ports that nobody has, outside of the range from which the system takes ports for connections: a node's
 /// port must still be free when the node comes back.
-fn free_ports() -> u16 {
+pub(crate) fn free_ports() -> u16 {
     let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
     let tries = std::iter::repeat_with(|| 10_000 + rand::random::<u16>() % 2_000 * 10);
     tries.take(1000).find(|base| (*base..base + 9).all(is_free)).expect("some ports are free")

@@ -14,6 +14,7 @@ mod harness;
 mod hostile;
 mod load;
 
+mod authors;
 mod behind;
 mod command_line;
 mod edited;
