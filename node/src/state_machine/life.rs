@@ -123,7 +123,8 @@ impl StateMachine {
             version: module.version().to_owned(),
             size: change.size,
             serving: pb::Serving::Serving.into(),
-            migrated: migrated.writes > 0,
+            // What `balsa_init` writes, no other version was there to understand.
+            migrated: change.row.is_some() && migrated.writes > 0,
             fuel: change.activate.fuel,
         };
         self.activated(change, &row, &migrated)?;
