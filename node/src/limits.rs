@@ -122,6 +122,34 @@ impl Default for Replicated {
     }
 }
 
+impl Replicated {
+    /// All of them, in the order of their declaration: what hashes are made of.
+    pub fn in_order(&self) -> [u64; 9] {
+        let Self {
+            command_fuel,
+            query_fuel,
+            memory_bytes,
+            idempotency_window_ms,
+            idempotency_keys,
+            idempotency_bytes,
+            migrate_fuel,
+            migrate_writes,
+            migrate_bytes,
+        } = *self;
+        [
+            command_fuel,
+            query_fuel,
+            memory_bytes,
+            idempotency_window_ms,
+            idempotency_keys,
+            idempotency_bytes,
+            migrate_fuel,
+            migrate_writes,
+            migrate_bytes,
+        ]
+    }
+}
+
 impl From<Replicated> for command::Limits {
     fn from(limits: Replicated) -> Self {
         Self {

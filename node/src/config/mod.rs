@@ -295,20 +295,7 @@ impl Config {
             field(member.name.as_bytes());
             field(member.peer_addr.as_bytes());
         }
-        let Replicated {
-            command_fuel,
-            query_fuel,
-            memory_bytes,
-            idempotency_window_ms,
-            idempotency_keys,
-            idempotency_bytes,
-            migrate_fuel,
-            migrate_writes,
-            migrate_bytes,
-        } = self.limits;
-        let idempotency = [idempotency_window_ms, idempotency_keys, idempotency_bytes];
-        let migrate = [migrate_fuel, migrate_writes, migrate_bytes];
-        for limit in [command_fuel, query_fuel, memory_bytes].into_iter().chain(idempotency).chain(migrate) {
+        for limit in self.limits.in_order() {
             field(&limit.to_le_bytes());
         }
         *hasher.finalize().as_bytes()

@@ -58,7 +58,7 @@ pub(super) fn wish(modules: Vec<ModuleFields>, limits: Replicated) -> admin::Wis
     modules.sort_by(|a, b| a.name.cmp(&b.name));
     let fields = Fields::new("balsa files: wish 1");
     let fields = modules.iter().fold(fields, |fields, module| fields.add(&module.wish));
-    let fields = limits_in_order(limits).iter().fold(fields, |fields, limit| fields.add(&limit.to_le_bytes()));
+    let fields = limits.in_order().iter().fold(fields, |fields, limit| fields.add(&limit.to_le_bytes()));
     let limits = Some(command::Limits::from(limits));
     admin::Wish { boot: 0, sequence: 0, hash: fields.hash(), modules, limits }
 }
@@ -71,31 +71,6 @@ fn module_wish(module: ModuleFields) -> admin::ModuleWish {
     let wish = wish.add(&own.command.to_le_bytes()).add(&own.query.to_le_bytes()).hash();
     let fuel = (fuel != Fuel::default()).then_some(own);
     admin::ModuleWish { name, hash: hash.into(), size, allow_breaking, wish, fuel }
-}
-
-fn limits_in_order(limits: Replicated) -> [u64; 9] {
-    let Replicated {
-        command_fuel,
-        query_fuel,
-        memory_bytes,
-        idempotency_window_ms,
-        idempotency_keys,
-        idempotency_bytes,
-        migrate_fuel,
-        migrate_writes,
-        migrate_bytes,
-    } = limits;
-    [
-        command_fuel,
-        query_fuel,
-        memory_bytes,
-        idempotency_window_ms,
-        idempotency_keys,
-        idempotency_bytes,
-        migrate_fuel,
-        migrate_writes,
-        migrate_bytes,
-    ]
 }
 
 /// The wish that more than half of `voters` have, if there is one. Each voter's wish is given at most once; a node that does not
@@ -142,7 +117,7 @@ mod tests {
 
     #[test]
     fn every_limit_makes_another_wish() {
-        let base = limits_in_order(Replicated::default());
+        let base = Replicated::default().in_order();
         let of = |n: [u64; 9]| Replicated {
             command_fuel: n[0],
             query_fuel: n[1],
