@@ -70,7 +70,8 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Result<(), Box<dyn Error>> {
         let path = entry?.path();
         let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
         match path.is_dir() {
-            _ if hidden || path.ends_with("target") => {}
+            // `fixture` is a module for the SDK's own tests.
+            _ if hidden || path.ends_with("target") || path.ends_with("fixture") => {}
             true => collect(&path, files)?,
             false => files.push(path),
         }

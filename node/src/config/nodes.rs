@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::Member;
 use super::problem::{AddressFault, Findings, Problem};
 use super::schema::Key;
-use super::settings::{Settings, is_name};
+use super::settings::{Origin, Settings, is_name};
 use super::template::{Scope, Template};
 
 /// A node as the templates describe it.
@@ -283,6 +283,18 @@ fn check_ports(sites: &[Site], settings: &Settings, findings: &mut Findings) {
             };
             findings.push(problem, settings.blame(&[second.path, first.path, "cluster.replicas"]));
         }
+    }
+}
+
+/// Two nodes of one host in one directory. Only a warning: each may be given another one when it is started.
+pub(super) fn check_directories(sites: &[Site], template: &Template, settings: &Settings, findings: &mut Findings) {
+    let host = |site: &Site| host_of(&site.member.peer_addr).to_owned();
+    let pairs = sites.iter().enumerate().flat_map(|(at, second)| sites[..at].iter().map(move |first| (first, second)));
+    let Some((first, second)) = pairs.into_iter().find(|(first, second)| host(first) == host(second)) else { return };
+    if template.is_constant() && !matches!(settings.get("node.data_dir").origin, Origin::Argument(_)) {
+        let directory = settings.text("node.data_dir").unwrap_or_default().to_owned();
+        let (first, second) = (first.name.clone(), second.name.clone());
+        findings.push(Problem::SharedDirectory { first, second, directory }, settings.blame(&["node.data_dir"]));
     }
 }
 

@@ -81,7 +81,7 @@ pub enum Problem {
     DuplicateKey { key: String, first_line: Option<usize> },
     #[error("there is no section [{section}]")]
     UnknownSection { section: String, nearest: Option<&'static str> },
-    #[error("unknown key `{key}` in [{section}]")]
+    #[error("unknown key `{key}` in {}", title_of(section))]
     UnknownKey { section: &'static str, key: String, meant: Option<Meant> },
     #[error("`{key}` stands outside of any section")]
     KeyOutsideSection { key: String, meant: Option<&'static schema::Key> },
@@ -93,9 +93,9 @@ pub enum Problem {
     WrongType { key: &'static schema::Key, got: String },
     #[error("`{}` is {value}, which is out of range", key.name())]
     OutOfRange { key: &'static schema::Key, value: String },
-    #[error("`{}` cannot be \"{value}\"", key.name())]
+    #[error("`{}` cannot be {value:?}", key.name())]
     NotAChoice { key: &'static schema::Key, value: String },
-    #[error("`{}` cannot be \"{value}\": a name has 1 to 63 letters, digits, `-`, `_` and `.`", key.name())]
+    #[error("`{}` cannot be {value:?}: a name has 1 to 63 letters, digits, `-`, `_` and `.`", key.name())]
     BadName { key: &'static schema::Key, value: String },
     #[error("`{}` must not be empty", key.name())]
     EmptyPath { key: &'static schema::Key },
@@ -115,6 +115,8 @@ pub enum Problem {
     NotInCluster { name: String, nodes: String, from_host: bool },
     #[error("`{low}` must be below `{high}`, but {low_value} >= {high_value}")]
     NotBelow { low: &'static str, low_value: String, high: &'static str, high_value: String, why: &'static str },
+    #[error("{first} and {second} are on one host, and `data_dir` gives both of them \"{directory}\"")]
+    SharedDirectory { first: String, second: String, directory: String },
     #[error("{replicas} replicas stand no more losses than {}, and each write waits for one more", replicas - 1)]
     EvenReplicas { replicas: u64 },
     #[error("two modules have the {key} \"{value}\"")]
@@ -173,7 +175,7 @@ impl Eq for schema::Key {}
 impl Problem {
     /// Whether the node starts all the same.
     pub fn is_warning(&self) -> bool {
-        matches!(self, Self::EvenReplicas { .. })
+        matches!(self, Self::EvenReplicas { .. } | Self::SharedDirectory { .. })
     }
 
     /// What would be right.
@@ -183,7 +185,7 @@ impl Problem {
             Self::UnknownSection { nearest, .. } => Some(unknown_section_help(*nearest)),
             Self::UnknownKey { section, meant, .. } => Some(unknown_key_help(section, meant.as_ref())),
             Self::KeyOutsideSection { meant, .. } => Some(match meant {
-                Some(key) => format!("it belongs below the line `[{}]`", key.section()),
+                Some(key) => format!("it belongs below the line `{}`", title_of(key.section())),
                 None => format!("every key belongs to a section: {}", sections()),
             }),
             Self::NotASection { section, repeated, .. } => Some(match repeated {
@@ -221,6 +223,11 @@ impl Problem {
             ),
             Self::NotInCluster { .. } => Some("nodes are named by `node_name` and counted by `replicas` in [cluster]".to_owned()),
             Self::NotBelow { why, .. } => Some((*why).to_owned()),
+            Self::SharedDirectory { .. } => Some(
+                "only the first that starts will get it; use {name} in it, such as \"balsa-data/{name}\", or give each node its own \
+                 with `serve --data-dir`"
+                    .to_owned(),
+            ),
             Self::EvenReplicas { replicas } => Some(match replicas {
                 9.. => "use an odd number".to_owned(),
                 _ => format!("use {} or {}", replicas - 1, replicas + 1),
@@ -254,6 +261,10 @@ fn title(section: &schema::Section) -> String {
     if section.repeated { format!("[[{}]]", section.name) } else { format!("[{}]", section.name) }
 }
 
+fn title_of(section: &str) -> String {
+    schema::section(section).map_or_else(|| format!("[{section}]"), title)
+}
+
 fn unknown_section_help(nearest: Option<&str>) -> String {
     match nearest.and_then(schema::section) {
         Some(section) => format!("did you mean {}?", title(section)),
@@ -264,10 +275,10 @@ fn unknown_section_help(nearest: Option<&str>) -> String {
 fn unknown_key_help(section: &str, meant: Option<&Meant>) -> String {
     match meant {
         Some(Meant::Here(name)) => format!("did you mean `{name}`?"),
-        Some(Meant::Elsewhere(other)) => format!("it belongs to [{other}]"),
+        Some(Meant::Elsewhere(other)) => format!("it belongs to {}", title_of(other)),
         None => {
             let names: Vec<_> = schema::keys_of(section).map(|key| format!("`{}`", key.name())).collect();
-            format!("the keys of [{section}] are {}", names.join(", "))
+            format!("the keys of {} are {}", title_of(section), names.join(", "))
         }
     }
 }

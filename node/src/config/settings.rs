@@ -105,16 +105,20 @@ impl Source {
     fn duplicate(&self, span: &Range<usize>) -> Problem {
         let key = self.text.get(span.clone()).unwrap_or_default();
         let number = self.line(span.start);
-        let above: Vec<_> = self.text.lines().take(number - 1).map(str::trim).collect();
-        let this = self.text.lines().nth(number - 1).unwrap_or_default().trim();
+        let lines: Vec<_> = self.text.lines().take(number).map(str::trim).collect();
+        let Some((this, above)) = lines.split_last() else {
+            return Problem::DuplicateKey { key: key.to_owned(), first_line: None };
+        };
         if this.starts_with('[') {
-            let first = above.iter().position(|line| *line == this);
-            return Problem::DuplicateKey { key: this.to_owned(), first_line: first.map(|at| at + 1) };
+            let first = above.iter().position(|line| line == this);
+            return Problem::DuplicateKey { key: (*this).to_owned(), first_line: first.map(|at| at + 1) };
         }
-        let section = above.iter().rposition(|line| line.starts_with('[')).unwrap_or(0);
-        let is_same = |line: &&str| line.split('=').next().is_some_and(|name| name.trim() == key);
-        let first = above[section..].iter().position(is_same);
-        Problem::DuplicateKey { key: key.to_owned(), first_line: first.map(|at| section + at + 1) }
+        let mut paths = paths(&lines);
+        let path = paths.pop().flatten();
+        let first = paths.iter().position(|above| above.is_some() && *above == path);
+        // Otherwise it is given twice within one line, in braces.
+        let first_line = first.map_or(number, |at| at + 1);
+        Problem::DuplicateKey { key: key.trim_matches(['"', '\'']).to_owned(), first_line: Some(first_line) }
     }
 
     /// The directory that relative paths in the file start from.
@@ -160,8 +164,9 @@ impl Settings {
                 self.read_modules(source, section, modules, findings)
             }
             other => {
-                let problem =
-                    Problem::NotASection { section: section.name, repeated: section.repeated, got: describe(other) };
+                let mixed = section.repeated && matches!(other, DeValue::Array(_));
+                let got = if mixed { "a list with something else in it" } else { describe(other) };
+                let problem = Problem::NotASection { section: section.name, repeated: section.repeated, got };
                 findings.push(problem, Some(source.place(name.span())));
             }
         }
@@ -367,6 +372,22 @@ fn set(settings: &mut [Setting], key: &'static Key, value: Option<Value>, origin
 
 fn defaults(keys: impl Iterator<Item = &'static Key>) -> Vec<Setting> {
     keys.map(|key| Setting { key, value: default_of(key), origin: Origin::Default }).collect()
+}
+
+/// What each line sets, as `section.key`, as far as that can be seen line by line.
+fn paths(lines: &[&str]) -> Vec<Option<String>> {
+    let plain = |text: &str| text.replace(['"', '\'', ' ', '\t'], "");
+    let mut section = String::new();
+    let mut of = |line: &&str| {
+        if let Some(title) = line.strip_prefix('[') {
+            let name = title.split(']').next().unwrap_or_default();
+            section = if plain(name).is_empty() { String::new() } else { format!("{}.", plain(name)) };
+            return None;
+        }
+        let (key, _) = line.split_once('=').filter(|_| !line.starts_with('#'))?;
+        Some(format!("{section}{}", plain(key)))
+    };
+    lines.iter().map(&mut of).collect()
 }
 
 fn not_utf8(path: &Path, error: &FromUtf8Error) -> ConfigErrors {

@@ -273,6 +273,39 @@ fn a_key_that_is_set_twice_names_the_first_line() {
 }
 
 #[test]
+fn the_first_of_two_is_found_however_it_is_written() {
+    let said = |text: &str| {
+        let said = complaint(text);
+        let places = said.lines().filter(|line| line.contains("--> ") || line.contains("= help: "));
+        places.map(|line| line.trim().to_owned()).collect::<Vec<_>>().join("\n")
+    };
+    assert_snapshot!(said("[log]\nlevel = \"info\"\n[raft]\n[log]\nlevel = \"warn\"\n"), @r#"
+    --> balsa.toml:4:2
+    = help: it is first set in line 1; keep one
+    --> balsa.toml:5:1
+    = help: it is first set in line 2; keep one
+    "#);
+    assert_snapshot!(said("[node]\n\"data_dir\" = \"x\"\n# data_dir = 1\ndata_dir = \"y\"\n"), @r#"
+    --> balsa.toml:4:1
+    = help: it is first set in line 2; keep one
+    "#);
+    assert_snapshot!(said("log.level = \"info\"\nlog.format = \"text\"\nlog . level = \"info\"\n"), @r#"
+    --> balsa.toml:3:7
+    = help: it is first set in line 1; keep one
+    "#);
+    assert_snapshot!(said("log = { level = \"info\", level = \"warn\" }\n"), @r#"
+    --> balsa.toml:1:25
+    = help: it is first set in line 1; keep one
+    "#);
+    assert_snapshot!(said("[[module]]\nname = \"a\"\nname = \"b\"\npath = \"a.wasm\"\n"), @r#"
+    --> balsa.toml:3:1
+    = help: it is first set in line 2; keep one
+    --> balsa.toml:4:8
+    = help: a relative path starts from the directory of the configuration file
+    "#);
+}
+
+#[test]
 fn an_unknown_section_names_the_nearest() {
     assert_snapshot!(complaint("[rafts]\n"), @r#"
     error: there is no section [rafts]
@@ -349,6 +382,34 @@ fn a_key_outside_of_a_section_is_told_where_it_belongs() {
 }
 
 #[test]
+fn keys_of_a_module_are_told_where_they_belong_with_two_brackets() {
+    assert_snapshot!(complaint("path = \"a.wasm\"\n"), @r#"
+    error: `path` stands outside of any section
+     --> balsa.toml:1:1
+      |
+    1 | path = "a.wasm"
+      | ^^^^
+      = help: it belongs below the line `[[module]]`
+    "#);
+    assert_snapshot!(complaint("[node]\npath = \"a.wasm\"\n"), @r#"
+    error: unknown key `path` in [node]
+     --> balsa.toml:2:1
+      |
+    2 | path = "a.wasm"
+      | ^^^^
+      = help: it belongs to [[module]]
+    "#);
+    assert_snapshot!(complaint_about(&[("a.wasm", EMPTY_MODULE)], "[[module]]\nname = \"a\"\npath = \"a.wasm\"\nfile = \"a.wasm\"\n"), @r#"
+    error: unknown key `file` in [[module]]
+     --> balsa.toml:4:1
+      |
+    4 | file = "a.wasm"
+      | ^^^^
+      = help: the keys of [[module]] are `name`, `path`, `allow_breaking`, `command_fuel`, `query_fuel`
+    "#);
+}
+
+#[test]
 fn a_section_written_otherwise_is_told_how() {
     assert_snapshot!(complaint("[module]\nname = \"counter\"\n"), @r#"
     error: `module` is a list of sections, but here it is a table
@@ -365,6 +426,14 @@ fn a_section_written_otherwise_is_told_how() {
     1 | node = 1
       | ^^^^
       = help: write `[node]` on a line of its own, and its keys below
+    "#);
+    assert_snapshot!(complaint("module = [{ name = \"a\" }, 3]\n"), @r#"
+    error: `module` is a list of sections, but here it is a list with something else in it
+     --> balsa.toml:1:1
+      |
+    1 | module = [{ name = "a" }, 3]
+      | ^^^^^^
+      = help: write `[[module]]` on a line of its own, with two brackets, and its keys below
     "#);
     assert_snapshot!(complaint("[[raft]]\n"), @r#"
     error: `raft` is a section, but here it is a list
@@ -476,6 +545,13 @@ fn a_bad_name_or_an_empty_path_is_refused() {
       |
     2 | name = "my cluster"
       |        ^^^^^^^^^^^^
+    "#);
+    assert_snapshot!(complaint("[cluster]\nname = \"a\\u0000b\"\n"), @r#"
+    error: `name` cannot be "a\0b": a name has 1 to 63 letters, digits, `-`, `_` and `.`
+     --> balsa.toml:2:8
+      |
+    2 | name = "a\u0000b"
+      |        ^^^^^^^^^^
     "#);
     assert_snapshot!(complaint("[node]\ndata_dir = \"\"\n"), @r#"
     error: `data_dir` must not be empty
@@ -722,6 +798,23 @@ fn an_even_number_of_replicas_is_a_warning() {
 }
 
 #[test]
+fn one_directory_for_several_nodes_of_a_host_is_a_warning() {
+    let text = "[node]\ndata_dir = \"data\"\n[cluster]\nreplicas = 3\n";
+    assert_snapshot!(complaint_with(text, &named("balsa-0"), &[]), @r#"
+    warning: balsa-0 and balsa-1 are on one host, and `data_dir` gives both of them "data"
+     --> balsa.toml:2:12
+      |
+    2 | data_dir = "data"
+      |            ^^^^^^
+      = help: only the first that starts will get it; use {name} in it, such as "balsa-data/{name}", or give each node its own with `serve --data-dir`
+    (accepted)
+    "#);
+    let own = Overrides { data_dir: Some("mine".into()), ..named("balsa-0") };
+    assert_eq!(complaint_with(text, &own, &[]), "(accepted)");
+    assert!(load_with(KUBERNETES, &on_host("balsa-1"), &[]).unwrap().warnings.is_empty(), "their hosts are their own");
+}
+
+#[test]
 fn a_module_has_a_name_and_a_file_that_is_there() {
     assert_snapshot!(complaint("[[module]]\nname = \"counter\"\npath = \"counter.wasm\"\n"), @r#"
     error: there is no module file counter.wasm
@@ -793,6 +886,7 @@ fn several_modules_are_read_in_the_order_of_the_file() {
         name: name.into(),
         path: Path::new("/etc/balsa").join(path),
         allow_breaking,
+        fuel: Fuel::default(),
     };
     assert_eq!(modules, [module("b", "b.wasm", false), module("a", "a.wasm.zst", true)]);
 }

@@ -76,6 +76,24 @@ pub struct QueueLabels {
     pub queue: &'static str,
 }
 
+/// A module as it serves, or as this node's files want it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ModuleLabels {
+    /// Its name.
+    pub module: String,
+    /// The first 12 hex digits of its hash; `embedded` for a wish for the module in the binary.
+    pub hash: String,
+}
+
+/// A module whose files ask for what was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RefusedLabels {
+    /// Its name.
+    pub module: String,
+    /// What refused it: `check`, a refusal of the log, or the class of a trap; `balsa status` has the words.
+    pub by: &'static str,
+}
+
 type Histograms = Family<MethodLabels, Histogram, fn() -> Histogram>;
 
 /// Every metric of a node.
@@ -114,6 +132,14 @@ pub struct Metrics {
     pub digest_index: Gauge,
     /// Calls accepted and not yet answered, by queue.
     pub pending: Family<QueueLabels, Gauge>,
+    /// The generation of each module that serves: the log index of its activation.
+    pub module_active: Family<ModuleLabels, Gauge>,
+    /// One for each module that this node's files want.
+    pub module_wanted: Family<ModuleLabels, Gauge>,
+    /// One for each module whose files ask for what was refused.
+    pub module_refused: Family<RefusedLabels, Gauge>,
+    /// Changes of modules that this node conducts as the leader.
+    pub module_changes: Gauge,
 }
 
 impl Default for Metrics {
@@ -130,6 +156,7 @@ impl Metrics {
         metrics.register_calls(&mut registry);
         metrics.register_raft(&mut registry);
         metrics.register_storage(&mut registry);
+        metrics.register_modules(&mut registry);
         metrics.registry = registry;
         metrics
     }
@@ -156,6 +183,10 @@ impl Metrics {
             storage_bytes: Family::default(),
             digest_index: Gauge::default(),
             pending: Family::default(),
+            module_active: Family::default(),
+            module_wanted: Family::default(),
+            module_refused: Family::default(),
+            module_changes: Gauge::default(),
         }
     }
 
@@ -196,6 +227,17 @@ impl Metrics {
         registry.register("sessions", "Idempotency keys remembered", self.sessions.clone());
         let session_bytes = self.session_bytes.clone();
         registry.register_with_unit("sessions_size", "Size of what is remembered", Unit::Bytes, session_bytes);
+    }
+
+    fn register_modules(&self, registry: &mut Registry) {
+        let active = self.module_active.clone();
+        registry.register("module_active", "Modules that serve; the value is the index of the activation", active);
+        let wanted = self.module_wanted.clone();
+        registry.register("module_wanted", "Modules that this node's files want", wanted);
+        let refused = self.module_refused.clone();
+        registry.register("module_refused", "Modules whose files ask for what was refused", refused);
+        let changes = self.module_changes.clone();
+        registry.register("module_changes", "Changes of modules under way on this leader", changes);
     }
 
     /// In OpenMetrics' text format.

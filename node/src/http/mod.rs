@@ -20,7 +20,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-pub use self::metrics::{CallMetrics, CodeLabels, MethodLabels, Metrics, QueueLabels, ROLES, RoleLabels, StoreLabels};
+pub use self::metrics::{
+    CallMetrics, CodeLabels, MethodLabels, Metrics, ModuleLabels, QueueLabels, ROLES, RefusedLabels, RoleLabels,
+    StoreLabels,
+};
 
 /// Probes and one or two scrapers; more is a mistake or an attack.
 const CONNECTIONS_MAX: usize = 256;

@@ -7,7 +7,8 @@ use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 
 use super::{Leader, Node};
-use crate::http::{Metrics, QueueLabels, Readiness, StoreLabels};
+use crate::command::{Refusal, TrapClass};
+use crate::http::{Metrics, ModuleLabels, QueueLabels, Readiness, RefusedLabels, StoreLabels};
 use crate::ids::Digest;
 use crate::proto::{admin, command, peer};
 use crate::raft::clock::wall_clock_ms;
@@ -75,33 +76,31 @@ impl Node {
     fn warnings(&self, nodes: &[admin::NodeStatus]) -> Vec<String> {
         let undecided = self.inner.undecided.lock().clone();
         let nodes_say = nodes.iter().flat_map(warnings_of);
-        undecided.into_iter().chain(self.refused_wishes()).chain(nodes_say).chain(self.odd_wishes(nodes)).collect()
+        let refused = self.refused_wishes();
+        undecided
+            .into_iter()
+            .chain(refused.iter().map(refused_in_words))
+            .chain(nodes_say)
+            .chain(self.odd_wishes(nodes))
+            .collect()
     }
 
-    /// Wishes of the files that the log has answered with a no.
-    fn refused_wishes(&self) -> Vec<String> {
+    /// Rows of the history that answered the files' present wishes with a no.
+    fn refused_wishes(&self) -> Vec<command::Activation> {
         let view = self.inner.reader.view();
         let refused = view.decisions().unwrap_or_default().into_iter().filter(|(_, decided)| decided.refused);
-        let why = refused.filter_map(|(name, decided)| {
+        let row = |(name, decided): (String, command::Decided)| {
             let history = view.history(Some(&name)).ok()?;
-            let row = history.iter().find(|row| row.index == decided.index)?;
-            let Some(command::activation::Outcome::Refused(refused)) = &row.outcome else { return None };
-            Some(format!(
-                "module {name}: what the files want ({} {}) was refused at index {}, and what was active stays: {}",
-                row.version,
-                short(&row.hash),
-                row.index,
-                why_refused(refused)
-            ))
-        });
-        why.collect()
+            history.into_iter().find(|row| row.index == decided.index)
+        };
+        refused.filter_map(row).collect()
     }
 
     /// Nodes whose files want something else than a majority's, or all of them if there is no majority.
     fn odd_wishes(&self, nodes: &[admin::NodeStatus]) -> Vec<String> {
         let (wishes, voters) = self.wishes();
         let agreed = crate::files::agreed(wishes.values(), voters);
-        let odd = nodes.iter().filter(|node| node.reachable && !node.fenced.is_empty() == false);
+        let odd = nodes.iter().filter(|node| node.reachable && node.fenced.is_empty());
         let odd = odd.filter_map(|node| Some((node, node.wish.as_ref()?)));
         odd.filter(|(_, wish)| agreed.is_none_or(|agreed| agreed.hash != wish.hash))
             .map(|(node, _)| match agreed {
@@ -227,6 +226,27 @@ impl Node {
         let pending = i64::try_from(self.inner.admission.pending()).unwrap_or(i64::MAX);
         metrics.pending.get_or_create(&QueueLabels { queue: "commands" }).set(pending);
         metrics.storage_bytes.get_or_create(&StoreLabels { store: "log" }).set(gauge(self.inner.log.size().bytes));
+        self.set_module_gauges(metrics, &status);
+    }
+
+    fn set_module_gauges(&self, metrics: &Metrics, status: &admin::NodeStatus) {
+        metrics.module_active.clear();
+        for module in &status.modules {
+            let labels = ModuleLabels { module: module.name.clone(), hash: short(&module.hash) };
+            let generation = i64::try_from(module.generation).unwrap_or(i64::MAX);
+            metrics.module_active.get_or_create(&labels).set(generation);
+        }
+        metrics.module_wanted.clear();
+        for module in status.wish.iter().flat_map(|wish| &wish.modules) {
+            let hash = if module.hash.is_empty() { "embedded".to_owned() } else { short(&module.hash) };
+            metrics.module_wanted.get_or_create(&ModuleLabels { module: module.name.clone(), hash }).set(1);
+        }
+        metrics.module_refused.clear();
+        for row in self.refused_wishes() {
+            let labels = RefusedLabels { module: row.name.clone(), by: refused_by(&row) };
+            metrics.module_refused.get_or_create(&labels).set(1);
+        }
+        metrics.module_changes.set(i64::try_from(status.changes.len()).unwrap_or(i64::MAX));
     }
 
     /// Whether clients should be sent here, check by check.
@@ -261,6 +281,33 @@ const LAG_MAX: u64 = 50_000;
 
 fn said(digests: Vec<(u64, Digest)>) -> Vec<admin::IndexDigest> {
     digests.into_iter().map(|(index, digest)| admin::IndexDigest { index, digest: digest.0.to_vec().into() }).collect()
+}
+
+fn refused_in_words(row: &command::Activation) -> String {
+    let why = refused(row).map(why_refused).unwrap_or_default();
+    let (name, version, hash, index) = (&row.name, &row.version, short(&row.hash), row.index);
+    format!(
+        "module {name}: the files want {version} {hash}, which was refused at index {index}; what was active stays: {why}"
+    )
+}
+
+fn refused(row: &command::Activation) -> Option<&command::Refused> {
+    match &row.outcome {
+        Some(command::activation::Outcome::Refused(refused)) => Some(refused),
+        _ => None,
+    }
+}
+
+/// In one word, for a metric.
+fn refused_by(row: &command::Activation) -> &'static str {
+    let Some(refused) = refused(row) else { return "unknown" };
+    match (TrapClass::from_number(refused.trap), Refusal::from_number(refused.refusal)) {
+        (Some(class), _) => class.name(),
+        (None, Some(Refusal::ServiceTaken)) => "service_taken",
+        (None, Some(Refusal::MigrationFailed)) => "migrate",
+        (None, Some(_)) => "log",
+        (None, None) => "check",
+    }
 }
 
 fn warnings_of(node: &admin::NodeStatus) -> Vec<String> {

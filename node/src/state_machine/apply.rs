@@ -169,7 +169,7 @@ impl StateMachine {
             method,
             input: call.request.clone(),
             context,
-            fuel: self.state.limits.command_fuel,
+            fuel: active.command_fuel(&self.state.limits),
             memory_bytes: self.state.limits.memory_bytes,
             deadline: None,
         };

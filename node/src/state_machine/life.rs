@@ -55,7 +55,10 @@ impl StateMachine {
                 Err(_) => return Ok(Applied::refused(Refusal::NotUploaded, None)),
             },
         };
-        if row.as_ref().is_some_and(|row| row.hash == hash.0[..] && row.serving() == pb::Serving::Serving) {
+        let is_this = |row: &pb::ActiveModule| {
+            row.hash == hash.0[..] && row.serving() == pb::Serving::Serving && row.fuel == activate.fuel
+        };
+        if row.as_ref().is_some_and(is_this) {
             history::decide(&mut self.state.txn, name, &activate.decides, context.index, false);
             return Ok(Applied::ok());
         }
@@ -120,7 +123,9 @@ impl StateMachine {
             version: module.version().to_owned(),
             size: change.size,
             serving: pb::Serving::Serving.into(),
-            migrated: migrated.writes > 0,
+            // What `balsa_init` writes, no other version was there to understand.
+            migrated: change.row.is_some() && migrated.writes > 0,
+            fuel: change.activate.fuel,
         };
         self.activated(change, &row, &migrated)?;
         let state = &mut self.state;

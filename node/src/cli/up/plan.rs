@@ -12,6 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 use super::Args;
 use super::child::Launch;
 use crate::cli::config::load_to_run;
+use crate::client::Endpoint;
 use crate::config::{self, ConfigErrors, Finding, Overrides, Recipe, Site};
 
 /// Nodes of a new cluster.
@@ -23,7 +24,7 @@ const GRACE: Duration = Duration::from_secs(20);
 
 /// Everything that is needed to run the cluster.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(in crate::cli) struct Plan {
     /// The configuration file the nodes are given.
     pub config: PathBuf,
     /// The nodes.
@@ -192,6 +193,13 @@ impl Plan {
         Launch { program: self.program.clone(), args: args.into() }
     }
 
+    /// Where clients reach the first node.
+    pub(in crate::cli) fn first_client(&self) -> Endpoint {
+        let addr = self.sites.first().map(|site| local(site.client_addr));
+        let addr = addr.expect("a cluster has a node");
+        Endpoint::new(&addr.ip().to_string(), addr.port())
+    }
+
     /// The file that says where the cluster is.
     pub(super) fn endpoints_path(&self) -> PathBuf {
         self.dir.join("endpoints")
@@ -266,8 +274,9 @@ pub(super) fn local(addr: SocketAddr) -> SocketAddr {
 }
 
 fn load(config: &Path, dir: &Path) -> Result<config::Loaded, ConfigErrors> {
-    let recipe =
-        Recipe { path: Some(config.to_owned()), args: Overrides::default(), env: config::environment().collect() };
+    // What each node will be given; a template, as in the file.
+    let args = Overrides { data_dir: Some(dir.join("{name}")), ..Overrides::default() };
+    let recipe = Recipe { path: Some(config.to_owned()), args, env: config::environment().collect() };
     load_to_run(&recipe, |loaded| loaded.sites.iter().map(|site| dir.join(&site.name)).collect())
 }
 

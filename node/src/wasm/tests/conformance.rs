@@ -9,6 +9,7 @@ use std::error::Error;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use goldenscript::Command;
 use proptest::prelude::*;
@@ -69,28 +70,34 @@ fn the_queue_passes_its_scripts() {
 
 #[test]
 fn the_counter_in_c_passes_the_same_scripts() {
-    let module = load(&counter_in_c());
+    let [_, module] = twins();
     for file in scripts("counter") {
         let script = fs::read_to_string(&file).unwrap();
-        let found = goldenscript::generate(&mut Runner::new(&module), &script).unwrap();
+        let found = goldenscript::generate(&mut Runner::new(module), &script).unwrap();
         assert_eq!(found, script, "{}", file.display());
     }
 }
 
+/// The counter in Rust and in C.
+fn twins() -> &'static [Module; 2] {
+    static TWINS: OnceLock<[Module; 2]> = OnceLock::new();
+    TWINS.get_or_init(|| [load(&module_wasm("counter")), load(&counter_in_c())])
+}
+
 #[test]
 fn the_twins_say_the_same_of_themselves() {
-    let (rust, c) = (load(&module_wasm("counter")), load(&counter_in_c()));
+    let [rust, c] = twins();
     assert_eq!(rust.name(), c.name());
     let services = |module: &Module| {
         let described = module.descriptors().services().map(|service| service.service_descriptor_proto().clone());
         described.collect::<Vec<_>>()
     };
-    assert_eq!(services(&rust), services(&c));
+    assert_eq!(services(rust), services(c));
     let messages = |module: &Module| {
         let described = module.descriptors().all_messages().map(|message| message.descriptor_proto().clone());
         described.collect::<Vec<_>>()
     };
-    assert_eq!(messages(&rust), messages(&c));
+    assert_eq!(messages(rust), messages(c));
 }
 
 /// Bytes that look like a request often enough to get behind the first check.
@@ -111,8 +118,8 @@ proptest! {
     /// Found by chance rather than written down: a whole life of both, on the same bytes.
     #[test]
     fn the_twins_answer_alike_whatever_they_are_asked(calls in prop::collection::vec((0..4_usize, request()), 1..20)) {
-        let (rust, c) = (load(&module_wasm("counter")), load(&counter_in_c()));
-        let (mut rust, mut c) = (Runner::new(&rust), Runner::new(&c));
+        let [rust, c] = twins();
+        let (mut rust, mut c) = (Runner::new(rust), Runner::new(c));
         for (method, request) in calls {
             let method = ["Add", "Remove", "Get", "List"][method];
             prop_assert_eq!(rust.run_bytes(method, &request).unwrap(), c.run_bytes(method, &request).unwrap());
