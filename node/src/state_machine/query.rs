@@ -183,11 +183,19 @@ impl View {
         Ok(history::decisions(&self.state)?)
     }
 
-    /// The bytes of the module with this hash, if it was uploaded whole and waits for its activation, or has a row.
-    pub fn wasm(&self, hash: ModuleHash) -> Result<Option<Bytes>, HostFault> {
-        let waiting = uploads::whole_size(&self.state, hash)?;
+    /// Whether the bytes of the module with this hash are here: uploaded whole and waiting for an activation, or with a row.
+    pub fn has_wasm(&self, hash: ModuleHash) -> Result<bool, HostFault> {
+        Ok(self.wasm_size(hash)?.is_some())
+    }
+
+    fn wasm_size(&self, hash: ModuleHash) -> Result<Option<u64>, Fault> {
         let known = || self.registry.rows().find(|row| row.hash == hash.0[..]).map(|row| row.size);
-        match waiting.or_else(known) {
+        Ok(uploads::whole_size(&self.state, hash)?.or_else(known))
+    }
+
+    /// Those bytes.
+    pub fn wasm(&self, hash: ModuleHash) -> Result<Option<Bytes>, HostFault> {
+        match self.wasm_size(hash)? {
             Some(size) => Ok(uploads::assemble(hash, size, |key| self.state.get(key)).map_err(Fault::from)?),
             None => Ok(None),
         }

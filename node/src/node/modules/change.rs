@@ -193,7 +193,7 @@ impl Node {
     async fn upload(&self, proposal: &Proposal, watcher: &dyn Watcher) -> Result<u64, Undecided> {
         let size = proposal.wasm.len();
         let view = self.inner.reader.view();
-        if view.wasm(proposal.hash).map_err(|fault| Undecided::Here(fault.to_string()))?.is_some() {
+        if view.has_wasm(proposal.hash).map_err(|fault| Undecided::Here(fault.to_string()))? {
             return Ok(view.index());
         }
         let mut index = 0;
@@ -231,6 +231,10 @@ impl Node {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(BACKOFF.1);
             self.go_on(watcher)?;
+            // Whoever comes back late needs the bytes too, and an upload does not wait for ever.
+            if !self.inner.reader.view().has_wasm(proposal.hash).map_err(|fault| Undecided::Here(fault.to_string()))? {
+                return Err(Undecided::Refused(Refusal::NotUploaded));
+            }
         }
     }
 
