@@ -57,6 +57,8 @@ pub mod command;
 pub mod config;
 pub mod fatal;
 pub mod files;
+#[cfg(test)]
+mod fuzz;
 pub mod guest_log;
 pub mod http;
 pub mod ids;

@@ -360,6 +360,14 @@ impl Node {
         tokio::time::timeout(Duration::from_secs(2), answer).await.ok()?.ok()
     }
 
+    /// The most memory that its process ever held.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let pid = self.process.as_ref().and_then(Child::id).expect("it runs");
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux says so");
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
     /// What it has logged, over all its lives.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()

@@ -36,4 +36,5 @@ mod read;
 mod rejected;
 mod retried;
 mod stalled;
+mod streamed;
 mod swapped;

@@ -142,8 +142,8 @@ fn the_kvstore_does_what_it_always_did() {
     run("Put", put("a", "3").encode_to_vec());
     run("Put", put("", "no key").encode_to_vec());
     run("Put", vec![0xff]);
-    run("Get", GetRequest { key: "a".into(), ..Default::default() }.encode_to_vec());
-    run("Get", GetRequest { key: "c".into(), ..Default::default() }.encode_to_vec());
+    run("Get", GetRequest { key: "a".into() }.encode_to_vec());
+    run("Get", GetRequest { key: "c".into() }.encode_to_vec());
     run("List", ListRequest::default().encode_to_vec());
     run("Delete", DeleteRequest { key: "b".into(), ..Default::default() }.encode_to_vec());
     run("Count", CountRequest::default().encode_to_vec());
