@@ -84,6 +84,28 @@ pub struct Replicated {
     pub migrate_bytes: u64,
 }
 
+/// Fuel of one call of one module; `None`: as [`Replicated`] says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Fuel {
+    /// Of a command.
+    pub command: Option<u64>,
+    /// Of a query.
+    pub query: Option<u64>,
+}
+
+impl From<Fuel> for command::Fuel {
+    fn from(fuel: Fuel) -> Self {
+        Self { command: fuel.command.unwrap_or(0), query: fuel.query.unwrap_or(0) }
+    }
+}
+
+impl From<command::Fuel> for Fuel {
+    fn from(fuel: command::Fuel) -> Self {
+        let some = |value| Some(value).filter(|value| *value > 0);
+        Self { command: some(fuel.command), query: some(fuel.query) }
+    }
+}
+
 impl Default for Replicated {
     fn default() -> Self {
         Self {

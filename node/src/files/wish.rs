@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::limits::Replicated;
+use crate::limits::{Fuel, Replicated};
 use crate::proto::{admin, command};
 use crate::wasm::embedded;
 
@@ -19,6 +19,7 @@ pub(super) struct ModuleFields {
     /// Of the uncompressed wasm, bytes.
     pub(super) size: u64,
     pub(super) allow_breaking: bool,
+    pub(super) fuel: Fuel,
 }
 
 /// Hashes fields, each with its length, so that no two lists of fields look alike.
@@ -42,7 +43,13 @@ impl Fields {
 
 /// What is asked for if no module is configured.
 pub(super) fn embedded_module() -> ModuleFields {
-    ModuleFields { name: embedded::NAME.into(), hash: Vec::new(), size: 0, allow_breaking: false }
+    ModuleFields {
+        name: embedded::NAME.into(),
+        hash: Vec::new(),
+        size: 0,
+        allow_breaking: false,
+        fuel: Fuel::default(),
+    }
 }
 
 /// The hash of a wish: of each module's fields, ascending by name, and of the limits.
@@ -57,10 +64,13 @@ pub(super) fn wish(modules: Vec<ModuleFields>, limits: Replicated) -> admin::Wis
 }
 
 fn module_wish(module: ModuleFields) -> admin::ModuleWish {
-    let ModuleFields { name, hash, size, allow_breaking } = module;
+    let ModuleFields { name, hash, size, allow_breaking, fuel } = module;
+    let own = command::Fuel::from(fuel);
     let fields = Fields::new("balsa files: wish about a module 1").add(name.as_bytes()).add(&hash);
-    let wish = fields.add(&size.to_le_bytes()).add(&[u8::from(allow_breaking)]).hash();
-    admin::ModuleWish { name, hash: hash.into(), size, allow_breaking, wish }
+    let wish = fields.add(&size.to_le_bytes()).add(&[u8::from(allow_breaking)]);
+    let wish = wish.add(&own.command.to_le_bytes()).add(&own.query.to_le_bytes()).hash();
+    let fuel = (fuel != Fuel::default()).then_some(own);
+    admin::ModuleWish { name, hash: hash.into(), size, allow_breaking, wish, fuel }
 }
 
 fn limits_in_order(limits: Replicated) -> [u64; 9] {
@@ -103,7 +113,7 @@ mod tests {
     use super::*;
 
     fn module(name: &str) -> ModuleFields {
-        ModuleFields { name: name.into(), hash: vec![7; 32], size: 100, allow_breaking: false }
+        ModuleFields { name: name.into(), hash: vec![7; 32], size: 100, allow_breaking: false, fuel: Fuel::default() }
     }
 
     fn hash(modules: &[ModuleFields]) -> bytes::Bytes {
@@ -118,6 +128,8 @@ mod tests {
             ModuleFields { hash: vec![8; 32], ..one.clone() },
             ModuleFields { size: 101, ..one.clone() },
             ModuleFields { allow_breaking: true, ..one.clone() },
+            ModuleFields { fuel: Fuel { command: Some(1), query: None }, ..one.clone() },
+            ModuleFields { fuel: Fuel { command: None, query: Some(1) }, ..one.clone() },
             embedded_module(),
         ];
         let all: Vec<_> = others.into_iter().chain([one]).collect();

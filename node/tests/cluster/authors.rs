@@ -31,7 +31,7 @@ impl Dev {
     fn start(project: &Path) -> Self {
         let log = project.with_extension("log");
         let mut dev = program();
-        dev.args(["dev", "--port", &free_ports().to_string()]).current_dir(project).stdin(Stdio::null());
+        dev.args(["dev", "--port", &free_ports(9).to_string()]).current_dir(project).stdin(Stdio::null());
         dev.env("CARGO_TARGET_DIR", target_dir()).env("CARGO_NET_OFFLINE", "true");
         dev.stdout(Stdio::null()).stderr(File::create(&log).unwrap()).kill_on_drop(true);
         Self { project: project.into(), log, _process: dev.spawn().unwrap() }
