@@ -121,7 +121,7 @@ pub(in crate::cli) fn notices(old: &[u8], new: &[u8]) -> Vec<String> {
 }
 
 fn differences(engine: &Engine, old: &[u8], new: &Module) -> Result<Vec<String>, Error> {
-    let old = Module::load(engine, old).map_err(|why| Error::Old { why })?;
+    let old = Module::load(engine, old).map_err(|why| Error::Old { why: why.into() })?;
     Ok(compat::differences(&old, new).iter().map(ToString::to_string).collect())
 }
 
