@@ -303,8 +303,13 @@ impl Node {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.id(), signal).unwrap();
+    }
+
+    /// Of its process.
+    pub(crate) fn id(&self) -> Pid {
         let id = self.process.as_ref().and_then(Child::id).expect("it runs");
-        kill_process(Pid::from_raw(id.try_into().unwrap()).unwrap(), signal).unwrap();
+        Pid::from_raw(id.try_into().unwrap()).unwrap()
     }
 
     fn answers(&self) -> bool {
