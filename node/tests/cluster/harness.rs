@@ -32,6 +32,11 @@ const LINE_BYTES_SHOWN: usize = 300;
 /// One cluster at a time.
 static TURN: Mutex<()> = Mutex::const_new(());
 
+/// For a test that runs nodes without a [`Cluster`].
+pub(crate) async fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().await
+}
+
 /// What is special about a cluster.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Setup<'a> {
@@ -360,6 +365,14 @@ impl Node {
         tokio::time::timeout(Duration::from_secs(2), answer).await.ok()?.ok()
     }
 
+    /// The most memory that its process ever held.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let pid = self.process.as_ref().and_then(Child::id).expect("it runs");
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux says so");
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
     /// What it has logged, over all its lives.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
@@ -484,7 +497,7 @@ fn toml(dir: &Path, base: u16, setup: Setup<'_>) -> String {
 
 /// The first of so many ports that nobody has, outside of the range from which the system takes ports for connections: a node's
 /// port must still be free when the node comes back.
-fn free_ports(count: u16) -> u16 {
+pub(crate) fn free_ports(count: u16) -> u16 {
     let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
     let tries = std::iter::repeat_with(|| 10_000 + rand::random::<u16>() % 1_000 * 20);
     tries.take(1000).find(|base| (*base..base + count).all(is_free)).expect("some ports are free")

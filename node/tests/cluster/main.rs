@@ -22,6 +22,7 @@ mod section;
 mod volume;
 mod witness;
 
+mod authors;
 mod behind;
 mod command_line;
 mod edited;
@@ -37,5 +38,6 @@ mod removed;
 mod retried;
 mod several;
 mod stalled;
+mod streamed;
 mod swapped;
 mod voters;

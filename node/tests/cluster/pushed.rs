@@ -22,7 +22,11 @@ async fn stays_active(cluster: &Cluster, wasm: &[u8]) {
     let hash = hash(wasm);
     stays("what was pushed stays", SOME_ROUNDS, async || {
         let Some(status) = cluster.nodes[1].status().await else { return true };
-        status.nodes.iter().filter(|node| node.reachable).all(|node| node.modules.iter().all(|one| one.hash[..] == hash))
+        status
+            .nodes
+            .iter()
+            .filter(|node| node.reachable)
+            .all(|node| node.modules.iter().all(|one| one.hash[..] == hash))
     })
     .await;
     assert_eq!(history_of(cluster, "abacus").await.len(), rows);
@@ -54,7 +58,11 @@ async fn what_is_pushed_stays_through_restarts_until_the_files_change() {
     let status = cluster.status().await;
     let problems = &status.nodes[0].problems;
     assert!(problems.iter().any(|problem| problem.contains("abacus.wasm does not exist")), "{status:#?}");
-    assert_eq!(total(&cluster.nodes[0].client(), "abacus").await.unwrap().version, "0.2.0", "it runs what the log says");
+    assert_eq!(
+        total(&cluster.nodes[0].client(), "abacus").await.unwrap().version,
+        "0.2.0",
+        "it runs what the log says"
+    );
 
     // Files that change win again, and the same push again is no change at all.
     let third = Abacus { migrate: Migrate::Well, ..Abacus::version("0.3.0") }.wasm();

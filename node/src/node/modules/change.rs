@@ -52,6 +52,8 @@ pub(super) struct Proposal {
     pub(super) wasm: Bytes,
     pub(super) hash: ModuleHash,
     pub(super) allow_breaking: bool,
+    /// Its own fuel, as the files say; a push leaves it as it was.
+    pub(super) fuel: Option<pb::Fuel>,
     /// For the history, in words.
     pub(super) wanted_by: String,
     pub(super) source: pb::Source,
@@ -108,6 +110,8 @@ struct Ground {
     generation: u64,
     /// Of the new module; empty: not known.
     version: String,
+    /// That the module has had.
+    fuel: Option<pb::Fuel>,
 }
 
 impl Node {
@@ -189,7 +193,7 @@ impl Node {
     async fn upload(&self, proposal: &Proposal, watcher: &dyn Watcher) -> Result<u64, Undecided> {
         let size = proposal.wasm.len();
         let view = self.inner.reader.view();
-        if view.wasm(proposal.hash).map_err(|fault| Undecided::Here(fault.to_string()))?.is_some() {
+        if view.has_wasm(proposal.hash).map_err(|fault| Undecided::Here(fault.to_string()))? {
             return Ok(view.index());
         }
         let mut index = 0;
@@ -227,6 +231,10 @@ impl Node {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(BACKOFF.1);
             self.go_on(watcher)?;
+            // Whoever comes back late needs the bytes too, and an upload does not wait for ever.
+            if !self.inner.reader.view().has_wasm(proposal.hash).map_err(|fault| Undecided::Here(fault.to_string()))? {
+                return Err(Undecided::Refused(Refusal::NotUploaded));
+            }
         }
     }
 
@@ -291,6 +299,7 @@ impl Node {
             hash: proposal.hash.0.to_vec().into(),
             source: proposal.source.into(),
             decides: proposal.decides.clone(),
+            fuel: if proposal.source == pb::Source::Push { ground.fuel } else { proposal.fuel },
         };
         let index = match self.log_change(pb::command::Kind::Activate(activate), 0).await {
             Ok(index) => index,
@@ -373,8 +382,8 @@ impl Ground {
     }
 
     fn named(name: &str, view: &View) -> Self {
-        let generation = view.registry().row(name).map_or(0, |row| row.generation);
-        Self { name: name.to_owned(), generation, version: String::new() }
+        let row = view.registry().row(name).cloned().unwrap_or_default();
+        Self { name: name.to_owned(), generation: row.generation, version: String::new(), fuel: row.fuel }
     }
 
     fn with(self, module: &Module) -> Self {

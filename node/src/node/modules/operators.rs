@@ -57,7 +57,10 @@ impl Node {
     pub(in crate::node) async fn history(&self, module: Option<&str>) -> Result<Vec<pb::Activation>, ServiceError> {
         self.serving()?;
         self.inner.reads.read_index().await?;
-        self.inner.reader.view().history(module).map_err(|fault| ServiceError::NotReady(fault.to_string()))
+        let mut rows =
+            self.inner.reader.view().history(module).map_err(|fault| ServiceError::NotReady(fault.to_string()))?;
+        rows.sort_by_key(|row| row.index);
+        Ok(rows)
     }
 
     /// Makes `wasm` a module; the stream says what is being done, and at last what came of it.
@@ -79,8 +82,8 @@ impl Node {
     ) -> Result<pb::Activation, ServiceError> {
         let hash = ModuleHash::of(&wasm);
         let wanted_by = match push.pushed_by.is_empty() {
-            true => format!("pushed through {}", self.inner.identity.member().name),
-            false => format!("pushed by {}", push.pushed_by),
+            true => format!("an operator, through {}", self.inner.identity.member().name),
+            false => push.pushed_by.clone(),
         };
         loop {
             self.accepting()?;
@@ -123,6 +126,7 @@ impl Node {
             hash: ModuleHash::of(&wasm),
             wasm,
             allow_breaking: request.allow_breaking,
+            fuel: None,
             wanted_by: request.proposed_by,
             source: pb::Source::Push,
             decides: Bytes::new(),
@@ -259,7 +263,8 @@ impl Node {
         let decided = view.decisions().map_err(|fault| ServiceError::NotReady(fault.to_string()))?;
         if decided.get(name).is_some_and(|last| !last.wish.is_empty()) {
             return Err(ServiceError::Module(format!(
-                "the files of the cluster want module {name}: take its [[module]] out of balsa.toml first"
+                "the files of the cluster want module {name}: take its [[module]] out of balsa.toml first (the built-in module \
+                 serves as long as there is no [[module]] at all)"
             )));
         }
         let by = format!("an operator, through {}", self.inner.identity.member().name);
