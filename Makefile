@@ -56,9 +56,10 @@ setup-modules:
 	@.ci/setup build modules
 
 # Paths of this machine are taken out, so that the same sources give the same module anywhere.
-BUILD_WASM = CARGO_ENCODED_RUSTFLAGS="$$(printf '%s\037%s' --remap-path-prefix=$(CURDIR)=/balsa \
+BUILD_WASM_IN = CARGO_ENCODED_RUSTFLAGS="$$(printf '%s\037%s' --remap-path-prefix=$(CURDIR)=/balsa \
 	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo)" \
-	$(CARGO) build $(LOCKED) --profile wasm --target wasm32-wasip1 --target-dir "$(WASM_DIR)"
+	$(CARGO) build $(LOCKED) --profile wasm --target wasm32-wasip1 --target-dir
+BUILD_WASM = $(BUILD_WASM_IN) "$(WASM_DIR)"
 
 default-module: setup
 	$(call say,building the default module (a minute the first time))
@@ -92,6 +93,12 @@ check: setup-check default-module ## Check formatting, lints and documentation; 
 
 bench: release ## Measure a local cluster of release binaries; BENCH_ARGS="..." goes to balsa bench
 	@.ci/bench "$(TARGET_DIR)/x86_64-unknown-linux-gnu/release/balsa" $(BENCH_ARGS)
+
+.PHONY: bench-swap
+bench-swap: release # Measure what clients notice when a module is swapped, and when it migrates
+	@$(BUILD_WASM_IN) "$(WASM_DIR)/rewrite" -p $(DEFAULT_MODULE) --features rewrite
+	@.ci/bench-swap "$(TARGET_DIR)/x86_64-unknown-linux-gnu/release/balsa" "$(BALSA_KVSTORE_WASM)" \
+		"$(WASM_DIR)/rewrite/wasm32-wasip1/wasm/kvstore_wasm.wasm" $(BENCH_ARGS)
 
 # Static without musl: the target is named so that the flag is not applied to build scripts.
 release: default-module ## Build one static release binary

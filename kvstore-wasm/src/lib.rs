@@ -14,6 +14,8 @@ mod entry;
 mod key;
 mod limits;
 mod range;
+#[cfg(feature = "rewrite")]
+mod rewrite;
 mod row;
 mod txn;
 
@@ -56,4 +58,7 @@ impl KvStore for Kv {
     }
 }
 
+#[cfg(not(feature = "rewrite"))]
 balsa_sdk::export!(KvStoreServer<Kv>);
+#[cfg(feature = "rewrite")]
+balsa_sdk::export!(KvStoreServer<Kv>, migrate = rewrite::migrate);

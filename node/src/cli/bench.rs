@@ -6,12 +6,16 @@
 //! The client is lean, since it shares the machine with what it measures: one thread, HTTP/2 frames without a gRPC library
 //! in between (see [`wire`]), requests encoded before the clock starts. Nothing is retried: an error counts as an error, by
 //! its code.
+//!
+//! With `--swap`, a module is swapped in the middle of it (see [`swap`]).
 
 mod report;
+mod swap;
 mod wire;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -23,10 +27,11 @@ use tokio::time::Instant;
 
 use super::kv::{Freshness, GET, PUT};
 use super::{Exit, Session};
-use crate::client::{Endpoint, Read};
+use crate::client::{Client, Endpoint, Read};
 use crate::limits::VALUE_BYTES_MAX;
 use crate::proto::kvstore::{GetRequest, PutRequest};
 use report::Report;
+use swap::{Gaps, Pushed, Swap};
 use wire::{Connection, Template};
 
 /// Encoded requests are kept in memory.
@@ -66,6 +71,10 @@ pub(super) struct Bench {
     /// Send all to the leader, wherever the endpoints point
     #[arg(long)]
     leader: bool,
+    /// Push this module at half of the time, and compare the longest gaps between answers before and after; it serves the same
+    /// methods as the one that is active, which it replaces
+    #[arg(long, value_name = "FILE")]
+    swap: Option<PathBuf>,
     #[command(flatten)]
     freshness: Freshness,
 }
@@ -133,6 +142,12 @@ pub enum Error {
     /// `--leader`
     #[error("the cluster has no leader at present")]
     NoLeader,
+    /// `--swap`
+    #[error("the module was not swapped: {0}")]
+    Swap(String),
+    /// The push went on for longer than the benchmark.
+    #[error("the swap was not over when the benchmark was; measure for longer than --duration {}", humantime::format_duration(*.0))]
+    SlowSwap(Duration),
     /// Not one request succeeded.
     #[error("no request succeeded: {0}")]
     Nothing(String),
@@ -142,7 +157,8 @@ impl Error {
     /// What kind of failure it is.
     pub(super) fn exit(&self) -> Exit {
         match self {
-            Self::TooLarge { .. } | Self::Value(_) => Exit::Usage,
+            Self::TooLarge { .. } | Self::Value(_) | Self::SlowSwap(_) => Exit::Usage,
+            Self::Swap(_) => Exit::Rejected,
             _ => Exit::Unavailable,
         }
     }
@@ -152,8 +168,11 @@ pub(super) async fn run(args: &Bench, session: &mut Session<'_>) -> Result<Exit,
     check(args)?;
     let endpoints = if args.leader { vec![leader(session).await?] } else { session.endpoints.list.clone() };
     let requests = Rc::new(Requests::new(args));
+    let directory = &session.console.directory;
+    let file = args.swap.as_ref().map(|path| swap::read(path, directory)).transpose()?;
+    let pushing = file.map(|file| (session.client_within(args.duration), file));
     let local = LocalSet::new();
-    let report = local.run_until(measure(args, &endpoints, requests)).await?;
+    let report = local.run_until(measure(args, &endpoints, requests, pushing)).await?;
     report.print(session)?;
     Ok(Exit::Ok)
 }
@@ -239,6 +258,7 @@ struct Recorder {
     puts: Latencies,
     gets: Latencies,
     errors: BTreeMap<String, u64>,
+    gaps: Gaps,
 }
 
 /// What one worker needs.
@@ -254,15 +274,21 @@ struct Worker {
     until: Instant,
 }
 
-async fn measure(args: &Bench, endpoints: &[Endpoint], requests: Rc<Requests>) -> Result<Report, Error> {
+async fn measure(
+    args: &Bench,
+    endpoints: &[Endpoint],
+    requests: Rc<Requests>,
+    pushing: Option<(Client, Bytes)>,
+) -> Result<Report, Error> {
     let connections = connect(args, endpoints).await?;
     if args.mix.0 < 100 {
         prefill(&connections, &requests).await?;
     }
-    let recorder = Recorder { puts: Latencies::new(), gets: Latencies::new(), errors: BTreeMap::new() };
-    let recorder = Rc::new(RefCell::new(recorder));
     let from = Instant::now() + args.warmup;
     let until = from + args.duration;
+    let half = pushing.is_some().then(|| from + args.duration / 2);
+    let (puts, gets, gaps) = (Latencies::new(), Latencies::new(), Gaps::new(half));
+    let recorder = Rc::new(RefCell::new(Recorder { puts, gets, errors: BTreeMap::new(), gaps }));
     let mut workers = JoinSet::new();
     for at in 0..args.in_flight {
         let connection = Rc::clone(&connections[at as usize % connections.len()]);
@@ -272,10 +298,29 @@ async fn measure(args: &Bench, endpoints: &[Endpoint], requests: Rc<Requests>) -
         let worker = Worker { requests, connection, recorder, put, get, from, until };
         workers.spawn_local(worker.run(Dice(u64::from(at) << 32)));
     }
+    let pushed = match half.zip(pushing) {
+        Some((half, (client, file))) => Some(push_at(half, until, &client, &file, &recorder).await?),
+        None => None,
+    };
     while workers.join_next().await.is_some() {}
     let recorder = recorder.borrow();
-    let report = Report::new(args, endpoints, &recorder);
+    let swap = pushed.map(|pushed| Swap::new(&pushed, &recorder.gaps));
+    let report = Report::new(args, endpoints, &recorder, swap);
     if report.succeeded() == 0 { Err(Error::Nothing(report.errors())) } else { Ok(report) }
+}
+
+/// Swaps the module beside the workers.
+async fn push_at(
+    half: Instant,
+    until: Instant,
+    client: &Client,
+    file: &Bytes,
+    recorder: &RefCell<Recorder>,
+) -> Result<Pushed, Error> {
+    tokio::time::sleep_until(half).await;
+    let on_stage = |stage: &str| recorder.borrow_mut().gaps.is_at(stage);
+    let pushed = tokio::time::timeout_at(until, swap::push(client, file, &on_stage)).await;
+    pushed.unwrap_or(Err(Error::SlowSwap((until - half) * 2)))
 }
 
 async fn connect(args: &Bench, endpoints: &[Endpoint]) -> Result<Vec<Rc<Connection>>, Error> {
@@ -338,6 +383,9 @@ impl Worker {
             return;
         }
         let mut recorder = self.recorder.borrow_mut();
+        if result.is_ok() {
+            recorder.gaps.answered(ended);
+        }
         match result {
             Ok(()) if is_put => recorder.puts.record(ended - begun),
             Ok(()) => recorder.gets.record(ended - begun),

@@ -36,6 +36,8 @@ use crate::proto::peer::peer_client::PeerClient;
 /// An append that is not answered for this long is lost. Far above a slow fsync, and of no effect on elections: heartbeats go
 /// their own way.
 const APPEND_DEADLINE: Duration = Duration::from_secs(10);
+/// Between two attempts to append to a peer that cannot be reached.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Makes a [`Link`] for each peer and purpose that openraft asks for.
 #[derive(Debug, Clone)]
@@ -139,8 +141,15 @@ impl Link {
             .filter_map(std::future::ready);
         let mut client = self.client()?;
         let call = client.append(self.peers.addressed(self.target, outbound));
-        let inbound = self.call::<_, RPCError<TypeConfig>>(limit, call).await?;
-        Ok(answers(self, inbound, unanswered).boxed())
+        match self.call::<_, RPCError<TypeConfig>>(limit, call).await {
+            Ok(inbound) => Ok(answers(self, inbound, unanswered).boxed()),
+            Err(error) => {
+                // openraft pauses where it makes the first request, and whoever refuses the connection has not asked for one: without
+                // this, it would try again thousands of times a second.
+                tokio::time::sleep(PAUSE).await;
+                Err(error)
+            }
+        }
     }
 }
 
@@ -271,7 +280,7 @@ impl NetTransferLeader<TypeConfig> for Link {
 
 impl NetBackoff<TypeConfig> for Link {
     fn backoff(&self) -> Option<Backoff> {
-        Some(Backoff::new(std::iter::repeat(Duration::from_millis(200))))
+        Some(Backoff::new(std::iter::repeat(PAUSE)))
     }
 }
 

@@ -8,7 +8,7 @@ use balsa::client::{Client, Code, Error};
 use balsa::proto::admin::ModulePush;
 
 use crate::abacus::{Abacus, Migrate, Reading, amount, path, total};
-use crate::harness::{Cluster, Setup, spawn, until};
+use crate::harness::{Cluster, Node, Setup, spawn, until};
 use crate::operator::{Push, activated, history_of, push};
 use crate::swapped::{file, files};
 use crate::witness::{Temper, Witnesses};
@@ -82,6 +82,9 @@ async fn a_snapshot_carries_a_change_that_was_missed_and_the_code_with_it() {
         cluster.running().all(|node| trims_above(&node.log(), row.index) >= 3).then_some(())
     })
     .await;
+    let attempts = |node: &Node| node.log().matches("ReplicationCore recv RPCError").count();
+    let attempts: usize = cluster.running().map(attempts).sum();
+    assert!(attempts < 300, "the leader tries a dead node's address all the time: {attempts} attempts");
     let said = cluster.nodes[away].log().len();
     cluster.nodes[away].start();
     cluster.ready().await;

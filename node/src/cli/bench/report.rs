@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::super::{Error, Format, Session};
-use super::{Bench, Latencies, Recorder, Switch};
+use super::{Bench, Latencies, Recorder, Swap, Switch};
 use crate::client::{Endpoint, Read};
 
 /// The whole result.
@@ -18,6 +18,8 @@ pub(super) struct Report {
     get: Option<Figures>,
     /// By gRPC code.
     errors: std::collections::BTreeMap<String, u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    swap: Option<Swap>,
 }
 
 #[derive(Debug, Serialize)]
@@ -46,13 +48,14 @@ struct Figures {
 }
 
 impl Report {
-    pub(super) fn new(args: &Bench, endpoints: &[Endpoint], recorder: &Recorder) -> Self {
+    pub(super) fn new(args: &Bench, endpoints: &[Endpoint], recorder: &Recorder, swap: Option<Swap>) -> Self {
         let figures = |latencies: &Latencies, sent: bool| sent.then(|| Figures::new(latencies, args.duration));
         Self {
             setup: Setup::new(args, endpoints),
             put: figures(&recorder.puts, args.mix.0 > 0),
             get: figures(&recorder.gets, args.mix.0 < 100),
             errors: recorder.errors.clone(),
+            swap,
         }
     }
 
@@ -78,6 +81,9 @@ impl Report {
             if let Some(figures) = figures {
                 session.console.line(figures.line(name))?;
             }
+        }
+        for line in self.swap.iter().flat_map(Swap::lines) {
+            session.console.line(line)?;
         }
         if !self.errors.is_empty() {
             let line = session.console.paint_bad(&format!("errors: {}", self.errors()));
@@ -148,6 +154,6 @@ fn milliseconds(nanoseconds: u64) -> f64 {
 }
 
 /// To a thousandth: more digits than that are noise.
-fn round(number: f64) -> f64 {
+pub(super) fn round(number: f64) -> f64 {
     (number * 1000.0).round() / 1000.0
 }

@@ -34,7 +34,7 @@ impl ModuleFile {
 }
 
 /// The bytes of a file as they are, if they can be a module's.
-pub(super) fn read(path: &Path, directory: &Path) -> Result<Vec<u8>, Error> {
+pub(in crate::cli) fn read(path: &Path, directory: &Path) -> Result<Vec<u8>, Error> {
     read_bounded(&directory.join(path)).map_err(|error| match error {
         ReadError::Io(error) => Error::Read { path: path.into(), error },
         ReadError::TooLarge(bytes) => Error::TooLarge { path: path.into(), bytes, max: MODULE_BYTES_MAX as u64 },

@@ -19,7 +19,7 @@ pub(super) mod activation;
 pub(super) mod check;
 mod drop;
 mod error;
-mod file;
+pub(super) mod file;
 mod history;
 mod inspect;
 mod list;
