@@ -258,7 +258,6 @@ struct Recorder {
     puts: Latencies,
     gets: Latencies,
     errors: BTreeMap<String, u64>,
-    gaps: Gaps,
 }
 
 /// What one worker needs.
@@ -267,6 +266,7 @@ struct Worker {
     requests: Rc<Requests>,
     connection: Rc<Connection>,
     recorder: Rc<RefCell<Recorder>>,
+    gaps: Rc<RefCell<Gaps>>,
     put: Template,
     get: Template,
     /// The window that counts.
@@ -287,24 +287,24 @@ async fn measure(
     let from = Instant::now() + args.warmup;
     let until = from + args.duration;
     let half = pushing.is_some().then(|| from + args.duration / 2);
-    let (puts, gets, gaps) = (Latencies::new(), Latencies::new(), Gaps::new(half));
-    let recorder = Rc::new(RefCell::new(Recorder { puts, gets, errors: BTreeMap::new(), gaps }));
+    let recorder = Recorder { puts: Latencies::new(), gets: Latencies::new(), errors: BTreeMap::new() };
+    let (recorder, gaps) = (Rc::new(RefCell::new(recorder)), Rc::new(RefCell::new(Gaps::default())));
     let mut workers = JoinSet::new();
     for at in 0..args.in_flight {
         let connection = Rc::clone(&connections[at as usize % connections.len()]);
         let put = connection.template(PUT, Read::Linearizable);
         let get = connection.template(GET, args.freshness.read());
-        let (requests, recorder) = (Rc::clone(&requests), Rc::clone(&recorder));
-        let worker = Worker { requests, connection, recorder, put, get, from, until };
+        let (requests, recorder, gaps) = (Rc::clone(&requests), Rc::clone(&recorder), Rc::clone(&gaps));
+        let worker = Worker { requests, connection, recorder, gaps, put, get, from, until };
         workers.spawn_local(worker.run(Dice(u64::from(at) << 32)));
     }
     let pushed = match half.zip(pushing) {
-        Some((half, (client, file))) => Some(push_at(half, until, &client, &file, &recorder).await?),
+        Some((half, (client, file))) => Some(push_at(half, until, &client, &file, &gaps).await?),
         None => None,
     };
     while workers.join_next().await.is_some() {}
     let recorder = recorder.borrow();
-    let swap = pushed.map(|pushed| Swap::new(&pushed, &recorder.gaps));
+    let swap = pushed.map(|pushed| Swap::new(&pushed, &gaps.borrow()));
     let report = Report::new(args, endpoints, &recorder, swap);
     if report.succeeded() == 0 { Err(Error::Nothing(report.errors())) } else { Ok(report) }
 }
@@ -315,11 +315,10 @@ async fn push_at(
     until: Instant,
     client: &Client,
     file: &Bytes,
-    recorder: &RefCell<Recorder>,
+    gaps: &RefCell<Gaps>,
 ) -> Result<Pushed, Error> {
     tokio::time::sleep_until(half).await;
-    let on_stage = |stage: &str| recorder.borrow_mut().gaps.is_at(stage);
-    let pushed = tokio::time::timeout_at(until, swap::push(client, file, &on_stage)).await;
+    let pushed = tokio::time::timeout_at(until, swap::push(client, file, gaps)).await;
     pushed.unwrap_or(Err(Error::SlowSwap((until - half) * 2)))
 }
 
@@ -382,10 +381,10 @@ impl Worker {
         if ended < self.from || ended > self.until {
             return;
         }
-        let mut recorder = self.recorder.borrow_mut();
         if result.is_ok() {
-            recorder.gaps.answered(ended);
+            self.gaps.borrow_mut().answered(ended);
         }
+        let mut recorder = self.recorder.borrow_mut();
         match result {
             Ok(()) if is_put => recorder.puts.record(ended - begun),
             Ok(()) => recorder.gets.record(ended - begun),
