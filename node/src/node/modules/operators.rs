@@ -82,8 +82,8 @@ impl Node {
     ) -> Result<pb::Activation, ServiceError> {
         let hash = ModuleHash::of(&wasm);
         let wanted_by = match push.pushed_by.is_empty() {
-            true => format!("an operator, through {}", self.inner.identity.member().name),
-            false => push.pushed_by.clone(),
+            true => format!("pushed through {}", self.inner.identity.member().name),
+            false => format!("pushed by {}", push.pushed_by),
         };
         loop {
             self.accepting()?;
