@@ -27,12 +27,12 @@ async fn rows(cluster: &Cluster) -> usize {
     history_of(cluster, "abacus").await.len()
 }
 
-/// Leaves a process only so little address space that the stack of another thread is not to be had.
+/// Leaves a process so little address space that the stack of another thread to compile on (8 MiB) is not to be had.
 fn starve(node: &Node) {
     let status = fs::read_to_string(format!("/proc/{}/status", node.id().as_raw_nonzero())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
     let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
-    limit(node, Some((kib + 1024) * 1024));
+    limit(node, Some((kib + 5 * 1024) * 1024));
 }
 
 fn limit(node: &Node, bytes: Option<u64>) {
@@ -50,6 +50,10 @@ async fn a_change_waits_for_a_voter_that_cannot_and_goes_on_without_it_if_told_s
     let second = Abacus { migrate: Migrate::Well, ..Abacus::version("0.2.0") }.wasm();
     let poor = cluster.follower().await;
     let name = cluster.nodes[poor].name.clone();
+    // A process that has just started has no stack left over from compiling.
+    cluster.nodes[poor].kill().await;
+    cluster.nodes[poor].start();
+    cluster.ready().await;
     starve(&cluster.nodes[poor]);
     cluster.put_all("abacus.wasm", &second);
     let change = shows(&cluster, &["waiting for ", &name, "no thread to compile on"]).await;
