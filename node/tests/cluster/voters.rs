@@ -154,10 +154,8 @@ async fn two_of_four_voters_are_no_majority_and_status_says_so() {
     activated(&row);
     assert_eq!(row.proposed_by, "files of balsa-0, balsa-1, balsa-2 (3 of 4 voters)");
     let odd = "balsa-3's files ask for something else than a majority's; they are not obeyed";
-    until("status names the odd one", async || {
-        cluster.status().await.warnings.contains(&odd.to_owned()).then_some(())
-    })
-    .await;
+    until("status names the odd one", async || cluster.status().await.warnings.contains(&odd.to_owned()).then_some(()))
+        .await;
     // Also after it has led.
     for at in 0..3 {
         cluster.nodes[at].kill().await;
