@@ -27,11 +27,11 @@ pub enum Format {
 /// Where a command reads and writes.
 pub struct Console {
     /// Standard input.
-    pub stdin: Box<dyn Read>,
+    pub stdin: Box<dyn Read + Send>,
     /// Standard output.
-    pub out: Box<dyn Write>,
+    pub out: Box<dyn Write + Send>,
     /// Standard error.
-    pub err: Box<dyn Write>,
+    pub err: Box<dyn Write + Send>,
     /// Whether a person reads standard output.
     pub out_is_terminal: bool,
     /// Whether standard output shows colours.

@@ -197,7 +197,7 @@ impl Client {
             Kind::Command { key } => Some(key.as_str()),
             Kind::Query(_) => None,
         };
-        self.retry(key, attempt_timeout, async |channel, timeout| raw::unary(channel, call, timeout).await).await
+        self.unary(key, attempt_timeout, call).await
     }
 
     /// The cluster as the first node that answers sees it.
@@ -210,19 +210,28 @@ impl Client {
     pub async fn deep_check(&self, min_index: u64) -> Result<admin::DeepCheckResponse, Error> {
         let call = Call::query(DEEP_CHECK, admin::DeepCheckRequest { min_index }.encode_to_vec(), Read::default());
         let all = |timeout: Duration| timeout;
-        let reply = self.retry(None, all, async |channel, timeout| raw::unary(channel, &call, timeout).await).await?;
-        decode(DEEP_CHECK, reply)
+        decode(DEEP_CHECK, self.unary(None, all, &call).await?)
+    }
+
+    /// One message there, one back.
+    async fn unary(&self, key: Option<&str>, share: fn(Duration) -> Duration, call: &Call) -> Result<Reply, Error> {
+        self.retry(key, share, |channel, timeout| raw::unary(channel, call, timeout)).await
     }
 
     /// Tries `operation` at one node after the other until it succeeds, fails for good, or time is up.
     ///
     /// `share` says how much of the whole timeout one attempt may take. `key` is the idempotency key of a command.
-    async fn retry<T>(
+    // A closure that returns a future, not an async one: of that nobody can say yet that its future is `Send`, and then none of
+    // the client's would be.
+    async fn retry<T, Attempt>(
         &self,
         key: Option<&str>,
         share: fn(Duration) -> Duration,
-        operation: impl AsyncFn(Channel, Duration) -> Result<T, Status>,
-    ) -> Result<T, Error> {
+        operation: impl Fn(Channel, Duration) -> Attempt,
+    ) -> Result<T, Error>
+    where
+        Attempt: Future<Output = Result<T, Status>> + Send,
+    {
         let begun = Instant::now();
         let mut attempts = Attempts::new(self, key, begun);
         loop {
@@ -241,11 +250,14 @@ impl Client {
     }
 
     /// One attempt at the node that is next, within `timeout`.
-    async fn attempt<T>(
+    async fn attempt<T, Attempt>(
         &self,
         timeout: Duration,
-        operation: &impl AsyncFn(Channel, Duration) -> Result<T, Status>,
-    ) -> Result<T, Failure> {
+        operation: &impl Fn(Channel, Duration) -> Attempt,
+    ) -> Result<T, Failure>
+    where
+        Attempt: Future<Output = Result<T, Status>> + Send,
+    {
         let at = self.connections.next();
         let channel = match self.connections.connect(&at, timeout.min(CONNECT_TIMEOUT)).await {
             Ok(channel) => channel,

@@ -11,7 +11,7 @@ use prost::Message;
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
-use super::{Call, Client, Error, Read, attempt_timeout, decode, raw};
+use super::{Call, Client, Error, Read, attempt_timeout, decode};
 use crate::proto::admin::admin_client::AdminClient;
 use crate::proto::admin::module_push_request::Part;
 use crate::proto::admin::module_push_response::Event;
@@ -51,9 +51,9 @@ impl Client {
         &self,
         header: &admin::ModulePush,
         file: &Bytes,
-        on_stage: &dyn Fn(&str),
+        on_stage: &(dyn Fn(&str) + Sync),
     ) -> Result<command::Activation, Error> {
-        let push = async |channel: Channel, timeout| {
+        let push = |channel: Channel, timeout| async move {
             let mut request = Request::new(tokio_stream::iter(pieces(header, file)));
             request.set_timeout(timeout);
             let mut events = AdminClient::new(channel).module_push(request).await?.into_inner();
@@ -64,8 +64,8 @@ impl Client {
 
     /// The whole state of one node, as a stream that is handed to `take` in pieces. It is not tried again: what `take` got
     /// already belongs to one state. `take` says when it has enough.
-    pub async fn backup(&self, take: &mut dyn FnMut(Bytes) -> std::ops::ControlFlow<()>) -> Result<(), Error> {
-        let open = async |channel: Channel, _| {
+    pub async fn backup(&self, take: &mut (dyn FnMut(Bytes) -> std::ops::ControlFlow<()> + Send)) -> Result<(), Error> {
+        let open = |channel: Channel, _| async move {
             Ok(AdminClient::new(channel).backup(admin::BackupRequest {}).await?.into_inner())
         };
         let mut chunks: Streaming<admin::BackupChunk> = self.retry(None, attempt_timeout, open).await?;
@@ -80,8 +80,7 @@ impl Client {
     /// A method that may take all of the timeout.
     async fn slow<M: Message + Default>(&self, path: &str, request: &impl Message) -> Result<M, Error> {
         let call = Call::query(path, request.encode_to_vec(), Read::default());
-        let reply = self.retry(None, all, async |channel, timeout| raw::unary(channel, &call, timeout).await).await?;
-        decode(path, reply)
+        decode(path, self.unary(None, all, &call).await?)
     }
 }
 
@@ -100,7 +99,7 @@ fn pieces(header: &admin::ModulePush, file: &Bytes) -> Vec<admin::ModulePushRequ
 
 async fn decided(
     events: &mut Streaming<admin::ModulePushResponse>,
-    on_stage: &dyn Fn(&str),
+    on_stage: &(dyn Fn(&str) + Sync),
 ) -> Result<command::Activation, Status> {
     while let Some(response) = events.message().await? {
         match response.event {

@@ -26,12 +26,13 @@ const FILES_MAX: usize = 10_000;
 impl Client {
     /// The full names of all services that a node lists, ascending.
     pub async fn services(&self) -> Result<Vec<String>, Error> {
-        self.retry(None, attempt_timeout, async |channel, _| Session::open(channel).await?.services().await).await
+        let list = |channel, _| async move { Session::open(channel).await?.services().await };
+        self.retry(None, attempt_timeout, list).await
     }
 
     /// Descriptors of `services` (full names), with all that they need.
     pub async fn describe(&self, services: &[String]) -> Result<DescriptorPool, Error> {
-        let describe = async |channel, _| Session::open(channel).await?.describe(services).await;
+        let describe = |channel, _| async move { Session::open(channel).await?.describe(services).await };
         self.retry(None, attempt_timeout, describe).await
     }
 }

@@ -251,3 +251,26 @@ async fn a_client_with_a_deadline_ends_by_it() {
     client.command(PATH, "").await.unwrap_err();
     assert!(begun.elapsed() < Duration::from_secs(5));
 }
+
+/// Never run: it compiles if a client's futures may go from thread to thread, as those of a multi-threaded runtime do.
+#[allow(dead_code)]
+fn futures_of_a_client_are_send(
+    client: &Client,
+    call: &Call,
+    retry: &admin::ModuleRetryRequest,
+    push: &admin::ModulePush,
+) {
+    fn is_send(_: impl Send) {}
+    is_send(client.call(call));
+    is_send(client.command(PATH, Vec::new()));
+    is_send(client.query(PATH, Vec::new(), Read::Linearizable));
+    is_send(client.status());
+    is_send(client.deep_check(0));
+    is_send(client.services());
+    is_send(client.describe(&[]));
+    is_send(client.module_history(""));
+    is_send(client.module_retry(retry));
+    is_send(client.module_drop(""));
+    is_send(client.module_push(push, &Bytes::new(), &|_| ()));
+    is_send(client.backup(&mut |_| std::ops::ControlFlow::Continue(())));
+}

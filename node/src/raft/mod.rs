@@ -16,6 +16,8 @@ pub mod peer_service;
 pub mod peers;
 pub mod read_index;
 pub mod snapshot;
+#[cfg(test)]
+mod suite;
 pub mod types;
 
 use std::future::Future;

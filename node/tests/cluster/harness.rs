@@ -14,9 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
-use tokio::runtime::Handle;
 use tokio::sync::{Mutex, MutexGuard};
-use tokio::task::JoinHandle;
 
 use crate::volume::Volume;
 
@@ -442,14 +440,6 @@ pub(crate) fn program() -> Command {
         command.env_remove(name);
     }
     command
-}
-
-/// Runs a future on a thread of its own: a client's is not `Send`.
-pub(crate) fn spawn<T: Send + 'static, F: Future<Output = T>>(
-    make: impl FnOnce() -> F + Send + 'static,
-) -> JoinHandle<T> {
-    let runtime = Handle::current();
-    tokio::task::spawn_blocking(move || runtime.block_on(make()))
 }
 
 /// Looks until there is something to see.

@@ -11,7 +11,7 @@ use futures::stream;
 use prost::Message;
 use tokio::task::JoinHandle;
 
-use crate::harness::{Cluster, spawn, until};
+use crate::harness::{Cluster, until};
 use crate::hostile::{ADD, GET, GetRequest, GetResponse, PUT, PutRequest, number, total};
 
 /// Of this many commands of a client one is a Put, of a key of its own.
@@ -49,7 +49,7 @@ impl Load {
             let timeout = Duration::from_millis(if number % 2 == 0 { 700 } else { 30_000 });
             let client = Client::new(Options::new(endpoints, timeout));
             let (stop, acknowledged) = (Arc::clone(&stop), Arc::clone(&acknowledged));
-            spawn(move || work(number, client, value_bytes, stop, acknowledged))
+            tokio::spawn(work(number, client, value_bytes, stop, acknowledged))
         });
         let clients = clients.collect();
         Self { stop, acknowledged, clients }

@@ -43,7 +43,7 @@ async fn what_is_pushed_stays_through_restarts_until_the_files_change() {
     let header = ModulePush { pushed_by: "ada".into(), ..ModulePush::default() };
     let through = &cluster.nodes[cluster.follower().await];
     let row = Push::begin(through, &large, header).await.unwrap().done().await.unwrap();
-    assert_eq!((activated(&row).writes, &*row.proposed_by, row.source()), (1, "ada", Source::Push));
+    assert_eq!((activated(&row).writes, &*row.proposed_by, row.source()), (1, "pushed by ada", Source::Push));
     witnesses.go_on(50).await;
 
     // A restart of all with the old files, and one of them with none at all.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use balsa::client::{Client, Error, Read};
 
-use crate::harness::{Cluster, Setup, spawn, until};
+use crate::harness::{Cluster, Setup, until};
 use crate::hostile::{ADD, number, total, total_in};
 
 /// The greatest total that was acknowledged, and when to stop.
@@ -58,11 +58,11 @@ async fn no_read_is_older_than_a_write_acknowledged_before_it_while_leaders_die(
     let stop = StopAtEnd(Arc::clone(&shared));
     let writers = [cluster.client(), cluster.client()];
     let writers = writers.map(|client| (client, Arc::clone(&shared)));
-    let mut tasks: Vec<_> = writers.map(|(client, shared)| spawn(move || write(client, shared))).into();
+    let mut tasks: Vec<_> = writers.map(|(client, shared)| tokio::spawn(write(client, shared))).into();
     let one_node = cluster.nodes.iter().map(|node| node.client_within(Duration::from_secs(1)));
     let readers: Vec<_> = one_node.chain([cluster.client()]).collect();
     let readers = readers.into_iter().map(|client| (client, Arc::clone(&shared)));
-    tasks.extend(readers.map(|(client, shared)| spawn(move || read(client, shared))));
+    tasks.extend(readers.map(|(client, shared)| tokio::spawn(read(client, shared))));
     for round in 0..4 {
         let (writes, reads) = (shared.acknowledged.load(Ordering::SeqCst), shared.reads.load(Ordering::SeqCst));
         until("clients write and read", async || {

@@ -8,7 +8,7 @@ use balsa::client::{Client, Code, Error};
 use balsa::proto::admin::ModulePush;
 
 use crate::abacus::{Abacus, Migrate, Reading, amount, path, total};
-use crate::harness::{Cluster, Node, Setup, spawn, until};
+use crate::harness::{Cluster, Node, Setup, until};
 use crate::operator::{Push, activated, history_of, push};
 use crate::swapped::{file, files};
 use crate::witness::{Temper, Witnesses};
@@ -42,7 +42,7 @@ async fn commands_that_wait_for_a_method_that_goes_are_answered_that_it_is_gone(
     let callers: Vec<_> = (0..6)
         .map(|at| {
             let (client, stop) = (cluster.nodes[at % 3].client(), Arc::clone(&stop));
-            spawn(move || undo_for_ever(client, stop))
+            tokio::spawn(undo_for_ever(client, stop))
         })
         .collect();
     witnesses.go_on(50).await;

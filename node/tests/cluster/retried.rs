@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use balsa::client::{Client, Error, Read, Reply};
 use uuid::Uuid;
 
-use crate::harness::{Cluster, Setup, spawn, until};
+use crate::harness::{Cluster, Setup, until};
 use crate::hostile::{add, total, total_in};
 
 fn refusal(result: Result<Reply, Error>) -> String {
@@ -105,7 +105,7 @@ async fn a_command_that_a_dying_leader_logged_alone_is_applied_once_when_it_is_r
     let alone = cluster.nodes[leader].client_within(Duration::from_millis(500)).call(&add(&key, 3)).await;
     assert!(matches!(alone, Err(Error::OutcomeUnknown { .. })), "{alone:?}");
     let (waiting, call) = (cluster.nodes[followers[0]].client(), add(&key, 3));
-    let waiting = spawn(move || async move { waiting.call(&call).await });
+    let waiting = tokio::spawn(async move { waiting.call(&call).await });
     cluster.nodes[leader].kill().await;
     for at in &followers {
         cluster.nodes[*at].thaw();
@@ -134,7 +134,7 @@ async fn duplicates_in_flight_across_a_leader_change_are_applied_once() {
         let calls: Vec<_> = keys
             .iter()
             .flat_map(|key| clients.iter().map(|client| (client.clone(), add(key, 1))))
-            .map(|(client, call)| spawn(move || async move { client.call(&call).await }))
+            .map(|(client, call)| tokio::spawn(async move { client.call(&call).await }))
             .collect();
         cluster.nodes[leader].kill().await;
         cluster.start_all();

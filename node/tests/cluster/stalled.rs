@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use balsa::client::{Call, Client, Error};
 
-use crate::harness::{Cluster, Setup, spawn};
+use crate::harness::{Cluster, Setup};
 
 /// Several times the longest election timeout.
 const STALL: Duration = Duration::from_secs(10);
@@ -33,7 +33,7 @@ async fn ten_seconds_of_apply_cause_no_election() {
     let spinners: Vec<_> = (0..4)
         .map(|_| {
             let client = cluster.nodes[leader].client_within(Duration::from_secs(60));
-            spawn(move || spin(client, until))
+            tokio::spawn(spin(client, until))
         })
         .collect();
     let mut spun = 0;

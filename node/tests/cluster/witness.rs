@@ -23,7 +23,7 @@ use tonic::{Request, Status};
 use tower::Service;
 
 use crate::abacus::{AddRequest, Reading, path, total};
-use crate::harness::{Cluster, Node, spawn, until};
+use crate::harness::{Cluster, Node, until};
 use crate::operator::{activated, history_of};
 
 /// Of this many calls one is a query.
@@ -76,7 +76,7 @@ impl Witnesses {
                 Temper::Persistent => Way::retrying(cluster, number),
                 Temper::Strict => Way::strict(&cluster.nodes[number % cluster.nodes.len()]).await,
             };
-            clients.push(spawn(move || work(way, padding, stop, answered)));
+            clients.push(tokio::spawn(work(way, padding, stop, answered)));
         }
         Self { stop, answered, clients }
     }
@@ -130,7 +130,7 @@ impl Way {
         let mut endpoints = cluster.client().endpoints().to_vec();
         let first = number % endpoints.len();
         endpoints.rotate_left(first);
-        let timeout = Duration::from_millis(if number % 2 == 0 { 700 } else { 30_000 });
+        let timeout = Duration::from_millis(if number.is_multiple_of(2) { 700 } else { 30_000 });
         Self::Retrying(Client::new(Options::new(endpoints, timeout)))
     }
 

@@ -7,7 +7,6 @@ mod damage;
 mod reading;
 mod rig;
 mod simulated;
-mod suite;
 mod thread;
 
 use openraft::entry::RaftEntry;

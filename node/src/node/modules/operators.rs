@@ -82,8 +82,8 @@ impl Node {
     ) -> Result<pb::Activation, ServiceError> {
         let hash = ModuleHash::of(&wasm);
         let wanted_by = match push.pushed_by.is_empty() {
-            true => format!("an operator, through {}", self.inner.identity.member().name),
-            false => push.pushed_by.clone(),
+            true => format!("pushed through {}", self.inner.identity.member().name),
+            false => format!("pushed by {}", push.pushed_by),
         };
         loop {
             self.accepting()?;
@@ -221,14 +221,11 @@ impl Node {
             .map_err(|error| ServiceError::NotReady(error.to_string()))?;
         let mut stream = client.change(peers.addressed(id, request)).await.map_err(lost)?.into_inner();
         while let Some(said) = stream.message().await.map_err(lost)? {
-            match said.event {
-                Some(Event::Done(row)) => return Ok(row),
-                Some(stage) => {
-                    if events.send(Ok(event(stage))).await.is_err() {
-                        break;
-                    }
-                }
-                None => {}
+            if let Some(Event::Done(row)) = said.event {
+                return Ok(row);
+            }
+            if events.send(Ok(said)).await.is_err() {
+                break;
             }
         }
         Err(ServiceError::NotLeader { leader: None })
