@@ -14,7 +14,7 @@ use crate::swapped::{file, files};
 use crate::witness::{Temper, Witnesses};
 
 /// What a leader does about the files, it does each second; it has to know the others' first.
-const SOME_ROUNDS: Duration = Duration::from_millis(3500);
+const SOME_ROUNDS: Duration = Duration::from_millis(2500);
 
 /// Every node serves these bytes, and nothing is decided for a while.
 async fn stays_active(cluster: &Cluster, wasm: &[u8]) {
