@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use balsa::client::{Client, Endpoint, Options};
+use balsa::client::{Client, Endpoint, Options, hash_together};
 use balsa::proto::admin::{NodeStatus, StatusResponse};
-use futures::future::join_all;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -149,15 +148,9 @@ impl Cluster {
     /// All running nodes hold the same bytes, and got there by the same history.
     pub(crate) async fn assert_same_state(&self) {
         let clients: Vec<_> = self.running().map(Node::client).collect();
-        let mut index = 0;
-        let states = until("all nodes are at one index", async || {
-            // At the same time, since an idle leader logs an entry a second.
-            let checks = join_all(clients.iter().map(|client| client.deep_check(index))).await;
-            let states = checks.into_iter().collect::<Result<Vec<_>, _>>().ok()?;
-            index = states.iter().map(|state| state.index).max()?;
-            states.iter().all(|state| state.index == index).then_some(states)
-        })
-        .await;
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let states = hash_together(&clients, 0, deadline).await.expect("all nodes come to one entry");
+        let index = states[0].index;
         for state in &states[1..] {
             assert_eq!(state.hash, states[0].hash, "the stored bytes differ at index {index}");
             assert_eq!(state.digest, states[0].digest, "the histories differ at index {index}");

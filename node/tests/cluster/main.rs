@@ -16,6 +16,7 @@ mod load;
 
 mod behind;
 mod command_line;
+mod compared;
 mod edited;
 mod fenced;
 mod founded;
