@@ -30,13 +30,19 @@ const FRESH: Duration = Duration::from_secs(5);
 pub(super) struct PeerView {
     pub(super) status: admin::NodeStatus,
     pub(super) at: Instant,
-    /// Its wall clock minus this node's.
-    pub(super) clock_offset_ms: i64,
+    /// Its wall clock then.
+    pub(super) clock_ms: u64,
 }
 
 impl PeerView {
     pub(super) fn is_fresh(&self) -> bool {
         self.at.elapsed() < FRESH
+    }
+
+    /// Its wall clock now. This machine's own has no part in it: it may have been set since.
+    pub(super) fn clock_at(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.at).as_millis();
+        self.clock_ms.saturating_add(u64::try_from(since).unwrap_or(0))
     }
 
     /// Whether the same process said this after it had said `other`.

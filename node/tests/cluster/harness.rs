@@ -36,6 +36,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) raft: Option<&'a str>,
     /// Lines for `[limits]`.
     pub(crate) limits: &'a str,
+    /// Each node has a wall clock that the test can set.
+    pub(crate) clocks: bool,
 }
 
 /// Elections are quick, so that tests are, and still slow enough for two busy cores.
@@ -54,6 +56,8 @@ pub(crate) struct Node {
     log: PathBuf,
     endpoint: Endpoint,
     http: SocketAddr,
+    /// What libfaketime reads: how far the node's wall clock is off.
+    clock: Option<PathBuf>,
     process: Option<Child>,
     frozen: bool,
 }
@@ -66,7 +70,11 @@ impl Cluster {
         let base = free_ports();
         let config = dir.path().join("balsa.toml");
         fs::write(&config, toml(base, setup)).unwrap();
-        let nodes = (0..3).map(|ordinal| Node::new(dir.path(), &config, base, ordinal)).collect();
+        let mut nodes: Vec<_> = (0..3).map(|ordinal| Node::new(dir.path(), &config, base, ordinal)).collect();
+        if setup.clocks {
+            nodes.iter_mut().for_each(|node| node.clock = Some(dir.path().join(format!("{}.clock", node.name))));
+            nodes.iter().for_each(|node| node.set_clock("+0"));
+        }
         Self { nodes, dir, _turn: turn }
     }
 
@@ -185,6 +193,7 @@ impl Node {
             log: dir.join(format!("{name}.log")),
             endpoint: Endpoint::new("127.0.0.1", first),
             http: SocketAddr::from((Ipv4Addr::LOCALHOST, first + 2)),
+            clock: None,
             process: None,
             frozen: false,
             name,
@@ -198,7 +207,22 @@ impl Node {
         let mut command = program();
         command.args(["serve", "--name", &self.name, "--config"]).arg(&self.config);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
+        if let Some(clock) = &self.clock {
+            command.env("LD_PRELOAD", fake_clock()).env("FAKETIME_TIMESTAMP_FILE", clock);
+            command
+                .env("FAKETIME_CACHE_DURATION", "1")
+                .env("NO_FAKE_STAT", "1")
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
         self.process = Some(command.spawn().unwrap());
+    }
+
+    /// Sets the node's wall clock so far ahead (`+10y`); it shows within a second.
+    pub(crate) fn set_clock(&self, offset: &str) {
+        let clock = self.clock.as_ref().expect("the cluster was set up with clocks");
+        let draft = clock.with_extension("new");
+        fs::write(&draft, offset).unwrap();
+        fs::rename(draft, clock).unwrap();
     }
 
     /// `kill -9`.
@@ -351,6 +375,16 @@ pub(crate) fn program() -> Command {
         command.env_remove(name);
     }
     command
+}
+
+/// The library that comes between a process and the clock.
+fn fake_clock() -> PathBuf {
+    let library = "faketime/libfaketime.so.1";
+    let places = [format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH), "/usr/lib64".into(), "/usr/lib".into()];
+    let found = places.into_iter().chain(["/usr/local/lib".into()]).map(|place| Path::new(&place).join(library));
+    found.into_iter().find(|path| path.exists()).expect(
+        "libfaketime is not installed, so no test can set a node's clock; `make setup-test` installs it (Debian's package libfaketime)",
+    )
 }
 
 /// Looks until there is something to see.

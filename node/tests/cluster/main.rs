@@ -15,6 +15,7 @@ mod hostile;
 mod load;
 
 mod behind;
+mod clock;
 mod command_line;
 mod compared;
 mod edited;
