@@ -27,6 +27,7 @@
 //! | [`wasm`] | runs modules: every knob of determinism; the only place that knows wasmtime |
 //! | [`storage`] | the state's schema, transactions and file; the only place that knows redb |
 //! | [`http`] | probes and metrics |
+//! | [`guest_log`] | what modules say, into this node's log, but not too much of it |
 //! | [`command`], [`limits`], [`ids`], [`proto`] | words that all of them share |
 //! | [`meta`], [`fatal`] | who this data directory is; how a host fault ends a node |
 //!
@@ -56,6 +57,9 @@ pub mod command;
 pub mod config;
 pub mod fatal;
 pub mod files;
+#[cfg(test)]
+mod fuzz;
+pub mod guest_log;
 pub mod http;
 pub mod ids;
 pub mod limits;

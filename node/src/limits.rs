@@ -84,6 +84,28 @@ pub struct Replicated {
     pub migrate_bytes: u64,
 }
 
+/// Fuel of one call of one module; `None`: as [`Replicated`] says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Fuel {
+    /// Of a command.
+    pub command: Option<u64>,
+    /// Of a query.
+    pub query: Option<u64>,
+}
+
+impl From<Fuel> for command::Fuel {
+    fn from(fuel: Fuel) -> Self {
+        Self { command: fuel.command.unwrap_or(0), query: fuel.query.unwrap_or(0) }
+    }
+}
+
+impl From<command::Fuel> for Fuel {
+    fn from(fuel: command::Fuel) -> Self {
+        let some = |value| Some(value).filter(|value| *value > 0);
+        Self { command: some(fuel.command), query: some(fuel.query) }
+    }
+}
+
 impl Default for Replicated {
     fn default() -> Self {
         Self {
@@ -97,6 +119,34 @@ impl Default for Replicated {
             migrate_writes: 100_000,
             migrate_bytes: 64 * 1024 * 1024,
         }
+    }
+}
+
+impl Replicated {
+    /// All of them, in the order of their declaration: what hashes are made of.
+    pub fn in_order(&self) -> [u64; 9] {
+        let Self {
+            command_fuel,
+            query_fuel,
+            memory_bytes,
+            idempotency_window_ms,
+            idempotency_keys,
+            idempotency_bytes,
+            migrate_fuel,
+            migrate_writes,
+            migrate_bytes,
+        } = *self;
+        [
+            command_fuel,
+            query_fuel,
+            memory_bytes,
+            idempotency_window_ms,
+            idempotency_keys,
+            idempotency_bytes,
+            migrate_fuel,
+            migrate_writes,
+            migrate_bytes,
+        ]
     }
 }
 

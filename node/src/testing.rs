@@ -1,5 +1,7 @@
 //! What tests of several parts share: an engine, and modules to run.
 
+mod section;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -11,8 +13,8 @@ use prost_types::{
     DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto,
     MethodOptions, ServiceDescriptorProto,
 };
-use wasm_encoder::{CustomSection, Section};
 
+use self::section::{COMMAND, MethodRow, ModuleSection, QUERY, append_section};
 use crate::limits::MEMORY_BYTES_MAX;
 use crate::wasm::{Engine, Options};
 
@@ -135,37 +137,11 @@ impl Tape<'_> {
         };
         let mut wasm = wat::parse_str(format!("{text}{migrate})")).expect("so it still is one");
         let section = ModuleSection { version: self.version.into(), ..module_section(self.service) };
-        append_section(&mut wasm, "balsa.module", &section.encode_to_vec());
+        section.append_to(&mut wasm);
         append_section(&mut wasm, "salt", self.salt.as_bytes());
         append_section(&mut wasm, "padding", &vec![b'.'; self.padding]);
         wasm
     }
-}
-
-fn append_section(wasm: &mut Vec<u8>, name: &str, data: &[u8]) {
-    CustomSection { name: name.into(), data: data.into() }.append_to(wasm);
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ModuleSection {
-    #[prost(uint32, tag = "1")]
-    abi: u32,
-    #[prost(string, tag = "2")]
-    name: String,
-    #[prost(string, tag = "3")]
-    version: String,
-    #[prost(bytes = "vec", tag = "4")]
-    file_descriptor_set: Vec<u8>,
-    #[prost(message, repeated, tag = "5")]
-    methods: Vec<MethodRow>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct MethodRow {
-    #[prost(string, tag = "1")]
-    path: String,
-    #[prost(uint32, tag = "2")]
-    kind: u32,
 }
 
 fn module_section(service: &str) -> ModuleSection {
@@ -178,7 +154,7 @@ fn module_section(service: &str) -> ModuleSection {
         name: "tape".into(),
         version: "0.1.0".into(),
         file_descriptor_set: FileDescriptorSet { file: vec![tape_proto(service)] }.encode_to_vec(),
-        methods: [rows(&TAPE_COMMANDS, 1), rows(&TAPE_QUERIES, 2)].concat(),
+        methods: [rows(&TAPE_COMMANDS, COMMAND), rows(&TAPE_QUERIES, QUERY)].concat(),
     }
 }
 

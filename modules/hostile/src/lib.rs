@@ -15,7 +15,7 @@ use std::hash::BuildHasher;
 use std::hint::black_box;
 use std::time::{Instant, SystemTime};
 
-use balsa_sdk::{Any, Bytes, Code, Context, Status, View};
+use balsa_sdk::{Any, Bytes, Code, Context, Sender, Status, View};
 
 balsa_sdk::include_proto!("hostile.v1");
 
@@ -218,6 +218,18 @@ impl Hostile for Fixture {
             ctx.put(format!("{MANY}{number:08}").as_bytes(), &value);
         }
         Ok(Empty {})
+    }
+
+    fn stream(_: &View, request: StreamRequest, out: &mut Sender<Payload>) -> Result<(), Status> {
+        let payload = Bytes::from(vec![b's'; request.bytes as usize]);
+        (0..request.count).for_each(|_| out.send(Payload { payload: payload.clone() }));
+        match request.ending() {
+            Ending::Well => Ok(()),
+            Ending::Fail => Err(Status::failed_precondition("hostile fails in mid-stream")),
+            Ending::Panic => panic!("hostile panics in mid-stream"),
+            Ending::Never => spin(),
+            Ending::Write => raw::put(TRACE, b"stream").map(|_| ()),
+        }
     }
 
     fn scan(_: &View, request: ScanRequest) -> Result<ScanResponse, Status> {

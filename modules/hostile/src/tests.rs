@@ -5,6 +5,13 @@ use balsa_sdk::testing::Host;
 use super::*;
 use crate::migrate::migrate;
 
+#[test]
+fn a_stream_has_as_many_messages_as_asked_for() {
+    let request = StreamRequest { count: 3, bytes: 5, ending: Ending::Well.into() };
+    let messages = Host::new().stream(Fixture::stream, request).unwrap();
+    assert_eq!(messages, vec![Payload { payload: Bytes::from_static(b"sssss") }; 3]);
+}
+
 /// Leaves `order` for a migration, as a client would.
 fn ordered(order: &str) -> Host {
     let mut host = Host::new();

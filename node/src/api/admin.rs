@@ -49,7 +49,7 @@ impl<B: Backend> Admin for Operators<B> {
         let (header, bytes) = pushed(request.into_inner()).await?;
         let wasm = tokio::task::spawn_blocking(move || binary::module(bytes)).await;
         let wasm = wasm.map_err(|error| Status::internal(error.to_string()))?;
-        let wasm = wasm.map_err(|error| status(&ServiceError::Module(error.to_string()).into()))?;
+        let wasm = wasm.map_err(|error| status(&ServiceError::Module(format!("what was pushed {error}")).into()))?;
         let events = self.0.backend.module_push(header, wasm);
         Ok(Response::new(events.map(|event| event.map_err(|error| status(&error.into()))).boxed()))
     }

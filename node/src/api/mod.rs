@@ -41,6 +41,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::call::Front;
+#[cfg(test)]
+pub(crate) use self::routes::prepared;
 pub use self::status::{DOMAIN, Reason, Retry};
 use crate::http::Metrics;
 use crate::service::Backend;

@@ -126,3 +126,11 @@ impl Routes {
         table
     }
 }
+
+/// Prepares what is served for a catalog of `module` alone, for tests that have nobody to call it; how many methods there are.
+#[cfg(test)]
+pub(crate) fn prepared(module: &crate::wasm::Module) -> usize {
+    let active = crate::service::Active { module: module.clone(), generation: 1 };
+    let catalog = Arc::new(Catalog { modules: vec![active] });
+    Table::new(catalog, &Metrics::new()).routes.len()
+}

@@ -3,11 +3,12 @@
 //! Nothing about the module is known here: its descriptors come from the cluster by server reflection, the JSON (proto3's
 //! mapping, in which bytes are base64 and 64-bit integers are strings) becomes a message by them, and the reply becomes
 //! JSON again. The descriptor also says what is a query (`idempotency_level = NO_SIDE_EFFECTS`), and what is a command and
-//! needs an idempotency key.
+//! needs an idempotency key. A stream is printed as it comes, a line for each message.
 
 use std::ffi::{OsStr, OsString};
 
 use bytes::Bytes;
+use futures::FutureExt;
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor, SerializeOptions};
 use prost_types::method_options::IdempotencyLevel;
@@ -54,9 +55,9 @@ pub enum Error {
         /// What it may mean.
         candidates: Vec<String>,
     },
-    /// Only unary methods can be called.
-    #[error("'{0}' is a streaming method; `balsa call` calls unary methods only")]
-    Streaming(String),
+    /// One request makes a call.
+    #[error("'{0}' takes a stream of requests; `balsa call` sends a single one")]
+    ClientStreaming(String),
     /// `--stale` is for queries.
     #[error("'{0}' is a command, and only a query can be --stale")]
     StaleCommand(String),
@@ -120,11 +121,15 @@ fn list(pool: &DescriptorPool, services: &[String], session: &mut Session<'_>) -
     for method in &methods {
         let kind = if is_query(method) { "query" } else { "command" };
         let (input, output) = (method.input().full_name().to_owned(), method.output().full_name().to_owned());
+        let streaming = method.is_server_streaming();
         match session.format {
             Format::Json => session.console.json(&serde_json::json!({
-                "method": name(method), "kind": kind, "request": input, "response": output,
+                "method": name(method), "kind": kind, "request": input, "response": output, "streaming": streaming,
             }))?,
-            Format::Text => session.console.line(format!("{kind:<8}{}  ({input}) -> {output}", name(method)))?,
+            Format::Text => {
+                let stream = if streaming { "stream " } else { "" };
+                session.console.line(format!("{kind:<8}{}  ({input}) -> {stream}{output}", name(method)))?;
+            }
         }
     }
     Ok(Exit::Ok)
@@ -136,13 +141,39 @@ async fn call(wanted: &str, args: &Call, services: &[String], session: &mut Sess
     let request = encode(&method, &args.message, session.console)?;
     let path = format!("/{}", name(&method));
     let reply = match (is_query(&method), args.freshness.read()) {
+        (true, read) if method.is_server_streaming() => return stream(&method, &path, request, read, session).await,
         (true, read) => session.client.query(&path, request, read).await?,
         (false, Read::Linearizable) => session.client.command(&path, request).await?,
         (false, Read::Stale { .. }) => return Err(Error::StaleCommand(name(&method)).into()),
     };
-    let json = decode(&method, reply.message, session)?;
+    let json = decode(&method, reply.message, session.format)?;
     session.console.line(json)?;
     Ok(Exit::Ok)
+}
+
+/// A line of JSON for each message, as it comes.
+async fn stream(
+    method: &MethodDescriptor,
+    path: &str,
+    request: Bytes,
+    read: Read,
+    session: &mut Session<'_>,
+) -> Result<Exit, super::Error> {
+    let mut messages = session.client.query_stream(path, request, read).await?;
+    loop {
+        let next = match messages.next().now_or_never() {
+            Some(next) => next,
+            None => {
+                // Nothing more at present: time to show what there is.
+                session.console.flush()?;
+                messages.next().await
+            }
+        };
+        match next? {
+            Some(message) => session.console.line(decode(method, message, Format::Json)?)?,
+            None => return Ok(Exit::Ok),
+        }
+    }
 }
 
 /// The service that is meant, where its full name is given; else all of the modules', to look in.
@@ -169,7 +200,7 @@ fn find(wanted: &str, methods: &[MethodDescriptor]) -> Result<MethodDescriptor, 
     let candidates = if exact.is_empty() { named().filter(short).collect() } else { exact };
     match candidates[..] {
         [] => Err(Error::UnknownMethod { wanted: wanted.into(), nearest: nearest(wanted, methods) }),
-        [one] if one.is_client_streaming() || one.is_server_streaming() => Err(Error::Streaming(name(one))),
+        [one] if one.is_client_streaming() => Err(Error::ClientStreaming(name(one))),
         [one] => Ok(one.clone()),
         ref several => {
             Err(Error::Ambiguous { wanted: wanted.into(), candidates: several.iter().map(|one| name(one)).collect() })
@@ -222,13 +253,13 @@ fn encode(method: &MethodDescriptor, text: &OsStr, console: &mut Console) -> Res
 }
 
 /// In the reply a field that is absent is shown with its default: what is not there is hard to read.
-fn decode(method: &MethodDescriptor, reply: Bytes, session: &Session<'_>) -> Result<String, super::Error> {
+fn decode(method: &MethodDescriptor, reply: Bytes, format: Format) -> Result<String, super::Error> {
     let descriptor = method.output();
     let message = descriptor.full_name().to_owned();
     let dynamic = DynamicMessage::decode(descriptor, reply).map_err(|error| Error::Reply { message, error })?;
     let options = SerializeOptions::new().skip_default_fields(false);
     let mut text = Vec::new();
-    let written = match session.format {
+    let written = match format {
         Format::Json => dynamic.serialize_with_options(&mut serde_json::Serializer::new(&mut text), &options),
         Format::Text => dynamic.serialize_with_options(&mut serde_json::Serializer::pretty(&mut text), &options),
     };

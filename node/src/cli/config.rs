@@ -390,15 +390,19 @@ mod tests {
          = "{cluster}-{ordinal}"  # default; at founding
 
         [[module]]
-        name = "a"             # balsa.toml:2; by the log
-        path = "a.wasm"        # balsa.toml:3; by the log
-        allow_breaking = true  # balsa.toml:4; by the log
+        name = "a"                              # balsa.toml:2; by the log
+        path = "a.wasm"                         # balsa.toml:3; by the log
+        allow_breaking = true                   # balsa.toml:4; by the log
+        # command_fuel = `limits.command_fuel`  # default; by the log
+        # query_fuel = `limits.query_fuel`      # default; by the log
         # a.wasm: 23 bytes of wasm, hash 37fdf6440c63d289f2739f36ef3aaae58a80363a770d6856a981375788312529
 
         [[module]]
-        name = "b"              # balsa.toml:6; by the log
-        path = "b.wasm"         # balsa.toml:7; by the log
-        allow_breaking = false  # default; by the log
+        name = "b"                              # balsa.toml:6; by the log
+        path = "b.wasm"                         # balsa.toml:7; by the log
+        allow_breaking = false                  # default; by the log
+        # command_fuel = `limits.command_fuel`  # default; by the log
+        # query_fuel = `limits.query_fuel`      # default; by the log
         # b.wasm does not exist
         "#);
     }

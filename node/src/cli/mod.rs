@@ -15,6 +15,7 @@ mod bench;
 mod call;
 mod check;
 mod completions;
+mod dev;
 mod error;
 mod kv;
 mod module;
@@ -81,6 +82,8 @@ enum Command {
     Serve(serve::Args),
     /// Run a local cluster in this terminal
     Up(up::Args),
+    /// Run a node that builds a module's project and swaps it on each save
+    Dev(dev::Args),
     /// Inspect, check, push and follow modules
     Module(module::Args),
     /// Check or show a configuration file
@@ -122,6 +125,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, console: &mut Console)
     match args.command {
         Command::Serve(args) => serve::run(args),
         Command::Up(args) => up::run(args),
+        Command::Dev(args) => dev::run(&args),
         Command::Config(args) => config::run(args, format),
         Command::Module(args) if args.is_local() => {
             finish(module::run_local(&args, format, console), format, console).into()
@@ -165,7 +169,7 @@ async fn run_in(command: Command, session: &mut Session<'_>) -> Result<Exit, Err
         Command::Backup(args) => backup::run(&args, session).await,
         Command::Bench(args) => bench::run(&args, session).await,
         Command::Module(args) => module::run(&args, session).await,
-        Command::Serve(_) | Command::Up(_) | Command::Config(_) | Command::Completions(_) => {
+        Command::Serve(_) | Command::Up(_) | Command::Dev(_) | Command::Config(_) | Command::Completions(_) => {
             unreachable!("these are not clients")
         }
     }

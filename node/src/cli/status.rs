@@ -55,7 +55,7 @@ fn describe(change: &Change) -> String {
     format!("module {} {}, wanted by {}: {}", change.name, short(&change.hash), change.wanted_by, change.stage)
 }
 
-/// What needs somebody's attention: the cluster's warnings, and what single nodes have to say about themselves and their files.
+/// What needs somebody's attention: the cluster's warnings, and what single nodes have to say beyond them.
 fn warnings(status: &StatusResponse) -> Vec<String> {
     let mut warnings = status.warnings.clone();
     for node in &status.nodes {
@@ -63,12 +63,10 @@ fn warnings(status: &StatusResponse) -> Vec<String> {
         if !node.fenced.is_empty() {
             warnings.push(format!("{name} has fenced itself: {}", node.fenced));
         }
-        for problem in node.problems.iter().filter(|problem| !status.warnings.iter().any(|w| w.contains(*problem))) {
-            warnings.push(format!("{name}: {problem}"));
-        }
-        if !node.restart_for.is_empty() {
-            warnings.push(format!("{name} obeys after a restart only: {}", node.restart_for.join("; ")));
-        }
+        let new = |text: &&String| !status.warnings.iter().any(|warning| warning.contains(text.as_str()));
+        warnings.extend(node.problems.iter().filter(new).map(|problem| format!("{name}: {problem}")));
+        let restart = node.restart_for.iter().filter(new);
+        warnings.extend(restart.map(|key| format!("{name} obeys {key} only after a restart")));
     }
     warnings
 }

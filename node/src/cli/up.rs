@@ -21,6 +21,7 @@ mod plan;
 mod ready;
 
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
@@ -31,8 +32,9 @@ use tokio::task::JoinSet;
 
 pub use child::die_with_parent;
 use child::{Ended, Supervisor};
-use log::Log;
-use plan::{Plan, Refusal};
+pub(super) use log::Log;
+pub(super) use plan::Plan;
+use plan::Refusal;
 
 use crate::config::{self, Site};
 
@@ -44,41 +46,60 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Args {
     /// How many nodes a new cluster gets [default: 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=9))]
-    nodes: Option<u64>,
+    pub(super) nodes: Option<u64>,
     /// The cluster's directory
     #[arg(long, value_name = "DIR", default_value = ".balsa")]
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
     /// Use this configuration instead of the directory's own
     #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
     /// The first node's client port in a new cluster; the others follow [default: 6000]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1024..=64_000))]
-    port: Option<u16>,
+    pub(super) port: Option<u16>,
     /// Leave a node that died dead
     #[arg(long)]
-    no_restart: bool,
+    pub(super) no_restart: bool,
     /// Run `balsa check` against the cluster once it is ready
     #[arg(long)]
-    check: bool,
+    pub(super) check: bool,
     /// Stop after that check, with its exit code
     #[arg(long, requires = "check")]
-    once: bool,
+    pub(super) once: bool,
 }
 
+/// What else runs in this terminal once the nodes are ready, for as long as they do; it gets the log that all share.
+pub(super) type Beside = Box<dyn FnOnce(Log) -> Pin<Box<dyn Future<Output = ()>>>>;
+
 pub(super) fn run(args: Args) -> ExitCode {
-    let plan = match Plan::make(&args) {
+    let plan = match prepare(&args) {
         Ok(plan) => plan,
-        Err(Refusal::Config(errors)) => return super::config::refuse(&errors),
+        Err(code) => return code,
+    };
+    let welcome = plan.welcome();
+    run_plan(plan, &args, welcome, None)
+}
+
+/// The plan, or the exit code after saying why there is none.
+pub(super) fn prepare(args: &Args) -> Result<Plan, ExitCode> {
+    match Plan::make(args) {
+        Ok(plan) => {
+            super::config::warn(&plan.warnings);
+            Ok(plan)
+        }
+        Err(Refusal::Config(errors)) => Err(super::config::refuse(&errors)),
         Err(refusal) => {
             anstream::eprintln!("error: {refusal}");
-            return ExitCode::from(config::EXIT_CODE);
+            Err(ExitCode::from(config::EXIT_CODE))
         }
-    };
-    super::config::warn(&plan.warnings);
+    }
+}
+
+/// Runs the cluster; says `welcome` when it is ready.
+pub(super) fn run_plan(plan: Plan, args: &Args, welcome: String, beside: Option<Beside>) -> ExitCode {
     // One thread, this one: a child is told to die with the thread that started it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime of one thread needs only an event queue");
-    let code = runtime.block_on(Cluster::new(plan, &args).run());
+    let code = runtime.block_on(Cluster::new(plan, args, welcome, beside).run());
     ExitCode::from(code)
 }
 
@@ -88,14 +109,19 @@ struct Cluster {
     log: Log,
     check: bool,
     once: bool,
+    welcome: String,
+    beside: Option<Beside>,
     stop: watch::Sender<bool>,
     nodes: JoinSet<Ended>,
 }
 
 impl Cluster {
-    fn new(plan: Plan, args: &Args) -> Self {
-        let log = Log::to_stderr(plan.sites.iter().map(|site| site.name.as_str()));
-        Self { plan, log, check: args.check, once: args.once, stop: watch::Sender::new(false), nodes: JoinSet::new() }
+    fn new(plan: Plan, args: &Args, welcome: String, beside: Option<Beside>) -> Self {
+        let own = if beside.is_some() { "dev" } else { "up" };
+        let log = Log::to_stderr(plan.sites.iter().map(|site| site.name.as_str()), own);
+        let (check, once) = (args.check, args.once);
+        let (stop, nodes) = (watch::Sender::new(false), JoinSet::new());
+        Self { plan, log, check, once, welcome, beside, stop, nodes }
     }
 
     /// Runs until it is told to stop or no node is left; returns the exit code.
@@ -149,8 +175,15 @@ impl Cluster {
         if let Some(code) = verdict.filter(|_| self.once) {
             return code;
         }
-        anstream::println!("{}", self.plan.welcome());
-        none_left(&mut self.nodes, &self.log).await
+        anstream::println!("{}", self.welcome);
+        let beside: Pin<Box<dyn Future<Output = ()>>> = match self.beside.take() {
+            Some(beside) => beside(self.log.clone()),
+            None => Box::pin(std::future::pending()),
+        };
+        tokio::select! {
+            code = none_left(&mut self.nodes, &self.log) => code,
+            () = beside => 1,
+        }
     }
 
     async fn stopped(&mut self) {

@@ -9,6 +9,8 @@ pub const DEFAULT_PORT: u16 = 6000;
 
 /// Written by `balsa up`, relative to its directory: one `host:port` a line.
 pub const LOCAL_FILE: &str = ".balsa/endpoints";
+/// The same of `balsa dev`.
+pub const DEV_FILE: &str = ".balsa-dev/endpoints";
 
 /// The address of one node, for clients. Shown as `host:port`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -139,8 +141,9 @@ impl Endpoints {
         if !given.is_empty() {
             return Ok(Self { list: given.to_vec(), source: Source::Given });
         }
-        for directory in directory.ancestors() {
-            let path = directory.join(LOCAL_FILE);
+        let places =
+            directory.ancestors().flat_map(|directory| [LOCAL_FILE, DEV_FILE].map(|file| directory.join(file)));
+        for path in places {
             match std::fs::read_to_string(&path) {
                 Ok(text) => return Self::from_file(path, &text),
                 Err(error) if absent(&error) => {}

@@ -309,6 +309,15 @@ fn never_connected(status: &Status) -> bool {
     chain(status).any(|error| error.is::<tonic::ConnectError>())
 }
 
+/// What becomes of a stream that ended with `status`, when some of it has been passed on: another attempt would begin anew.
+pub(super) fn in_mid_stream(status: &Status) -> Error {
+    match judge(status) {
+        Verdict::Rejected(rejection) => Error::Rejected(rejection),
+        Verdict::Refused(refusal) => Error::Refused(Box::new(refusal)),
+        Verdict::Retry { .. } => Error::Interrupted(describe(status)),
+    }
+}
+
 fn describe(status: &Status) -> String {
     match balsa_info(&details(status)) {
         Some(info) => format!("{} ({})", status.message(), info.reason),

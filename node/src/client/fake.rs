@@ -201,6 +201,9 @@ async fn route(handler: Handler, request: HttpRequest<Incoming>) -> Result<http:
         return ServerReflectionServer::new(Reflection).call(request).await;
     }
     let mut grpc = tonic::server::Grpc::new(RawCodec);
+    if path.ends_with("/Watch") {
+        return Ok(grpc.server_streaming(Watch(Unary { handler, path }), request).await);
+    }
     if STREAMING.iter().any(|method| path.ends_with(method)) {
         return Ok(grpc.streaming(Several { handler, path }, request).await);
     }
@@ -304,7 +307,44 @@ impl Service<Request<Bytes>> for Unary {
     }
 }
 
-/// `test.v1.Notes` has a command `Write` and a query `Read`, both from `test.types.Note` to the same.
+/// How many times a stream says what a unary call would say once.
+pub(crate) const REPEATED: usize = 3;
+/// Metadata of an error of a stream: it comes behind as many empty messages.
+pub(crate) const AFTER: &str = "x-after";
+
+struct Watch(Unary);
+
+impl Service<Request<Bytes>> for Watch {
+    type Response = Response<Messages>;
+    type Error = Status;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Messages>, Status>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Bytes>) -> Self::Future {
+        let answer = self.0.call(request);
+        Box::pin(async move {
+            let (metadata, messages) = match answer.await {
+                Ok(reply) => (reply.metadata().clone(), vec![Ok(reply.into_inner()); REPEATED]),
+                Err(status) => {
+                    let after = status.metadata().get(AFTER).ok_or_else(|| status.clone())?;
+                    let after = after.to_str().unwrap().parse().unwrap();
+                    let messages = std::iter::repeat_n(Ok(Bytes::new()), after).chain([Err(status)]);
+                    (MetadataMap::new(), messages.collect())
+                }
+            };
+            let mut response: Response<Messages> = Response::new(Box::pin(tokio_stream::iter(messages)));
+            *response.metadata_mut() = metadata;
+            Ok(response)
+        })
+    }
+}
+
+type Messages = Pin<Box<dyn tokio_stream::Stream<Item = Result<Bytes, Status>> + Send>>;
+
+/// `test.v1.Notes` has a command `Write` and two queries, `Read` and `Watch`, from `test.types.Note` to the same or a stream of it.
 pub(crate) fn notes_files() -> [FileDescriptorProto; 2] {
     let types = FileDescriptorProto {
         name: Some("test/types.proto".into()),
@@ -318,13 +358,14 @@ pub(crate) fn notes_files() -> [FileDescriptorProto; 2] {
         ..Default::default()
     };
     let query = MethodOptions { idempotency_level: Some(IdempotencyLevel::NoSideEffects.into()), ..Default::default() };
+    let watch = MethodDescriptorProto { server_streaming: Some(true), ..method("Watch", Some(query.clone())) };
     let notes = FileDescriptorProto {
         name: Some("test/notes.proto".into()),
         package: Some("test.v1".into()),
         dependency: vec!["test/types.proto".into()],
         service: vec![ServiceDescriptorProto {
             name: Some("Notes".into()),
-            method: vec![method("Write", None), method("Read", Some(query))],
+            method: vec![method("Write", None), method("Read", Some(query.clone())), watch],
             ..Default::default()
         }],
         syntax: Some("proto3".into()),

@@ -1,6 +1,6 @@
 //! A client of a Balsa cluster: what the command line is built on.
 //!
-//! A [`Client`] knows some addresses and a timeout. It sends one unary call at a time to one node, and any node will do: a
+//! A [`Client`] knows some addresses and a timeout. It sends one call at a time to one node, and any node will do: a
 //! follower forwards a command to the leader and serves a query itself. When a node does not answer, or says that it
 //! cannot at present, the call goes to the next one, until the timeout is spent. What makes that safe:
 //!
@@ -26,6 +26,7 @@ mod connection;
 mod failure;
 mod operators;
 mod raw;
+mod stream;
 mod together;
 
 #[cfg(test)]
@@ -46,6 +47,7 @@ pub use endpoint::{Endpoint, Endpoints};
 pub(crate) use failure::code_name;
 pub use failure::{Code, Detail, Error, Refusal, Rejection};
 pub use raw::RawCodec;
+pub use stream::Stream;
 pub use together::{Apart, hash_together};
 
 use crate::proto::admin;
@@ -184,6 +186,11 @@ impl Client {
     /// Runs a query.
     pub async fn query(&self, path: &str, request: impl Into<Bytes>, read: Read) -> Result<Reply, Error> {
         self.call(&Call::query(path, request, read)).await
+    }
+
+    /// Runs a query that answers with a stream, and waits until it begins to.
+    pub async fn query_stream(&self, path: &str, request: impl Into<Bytes>, read: Read) -> Result<Stream, Error> {
+        Stream::open(self, &Call::query(path, request, read)).await
     }
 
     /// Runs `call`, with retries.

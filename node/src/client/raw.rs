@@ -1,4 +1,4 @@
-//! Unary calls of bytes: the messages are encoded and decoded by whoever knows their schema.
+//! Calls of bytes: the messages are encoded and decoded by whoever knows their schema.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use http::uri::PathAndQuery;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::{Call, Kind, Read, Reply};
 
@@ -56,6 +56,27 @@ pub(super) async fn unary(channel: Channel, call: &Call, timeout: Duration) -> R
     let mut grpc = tonic::client::Grpc::new(channel);
     grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
     grpc.unary(request(call, timeout)?, path, RawCodec).await.map(reply)
+}
+
+/// Sends `call`, whose answer is a stream, once; waits for its first message, or for its end. All of it may take `whole`.
+pub(super) async fn stream(channel: Channel, call: &Call, whole: Duration) -> Result<Opened, Status> {
+    let path = PathAndQuery::try_from(&call.path)
+        .map_err(|_| Status::unimplemented(format!("'{}' is not a method's path", call.path)))?;
+    let mut grpc = tonic::client::Grpc::new(channel);
+    grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
+    let response = grpc.server_streaming(request(call, whole)?, path, RawCodec).await?;
+    let index = index(response.metadata());
+    let mut rest = response.into_inner();
+    let first = rest.message().await?;
+    Ok(Opened { index, first, rest })
+}
+
+/// A stream whose first message is here.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) index: Option<u64>,
+    pub(super) first: Option<Bytes>,
+    pub(super) rest: Streaming<Bytes>,
 }
 
 fn request(call: &Call, timeout: Duration) -> Result<Request<Bytes>, Status> {

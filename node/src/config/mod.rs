@@ -33,7 +33,7 @@ pub use problem::{ConfigErrors, Finding, Problem};
 pub use settings::{Origin, Setting, Settings, Value};
 
 use crate::files::binary;
-use crate::limits::Replicated;
+use crate::limits::{Fuel, Replicated};
 use problem::Findings;
 use settings::Source;
 use template::{Scope, Template};
@@ -110,6 +110,8 @@ pub struct ModuleFile {
     pub path: PathBuf,
     /// Whether it may replace a module that clients could tell it from.
     pub allow_breaking: bool,
+    /// Its own, instead of that of `[limits]`.
+    pub fuel: Fuel,
 }
 
 /// `[raft]`.
@@ -293,20 +295,7 @@ impl Config {
             field(member.name.as_bytes());
             field(member.peer_addr.as_bytes());
         }
-        let Replicated {
-            command_fuel,
-            query_fuel,
-            memory_bytes,
-            idempotency_window_ms,
-            idempotency_keys,
-            idempotency_bytes,
-            migrate_fuel,
-            migrate_writes,
-            migrate_bytes,
-        } = self.limits;
-        let idempotency = [idempotency_window_ms, idempotency_keys, idempotency_bytes];
-        let migrate = [migrate_fuel, migrate_writes, migrate_bytes];
-        for limit in [command_fuel, query_fuel, memory_bytes].into_iter().chain(idempotency).chain(migrate) {
+        for limit in self.limits.in_order() {
             field(&limit.to_le_bytes());
         }
         *hasher.finalize().as_bytes()
@@ -394,10 +383,15 @@ fn module(settings: &Settings, section: &[Setting]) -> Option<ModuleFile> {
         Some(Value::Text(text)) => Some(text.as_str()),
         _ => None,
     };
+    let number = |path| match setting(section, path).value {
+        Some(Value::Number(number)) => Some(number),
+        _ => None,
+    };
     Some(ModuleFile {
         name: text("module.name")?.to_owned(),
         path: settings.resolve(setting(section, "module.path"), text("module.path")?),
         allow_breaking: setting(section, "module.allow_breaking").value == Some(Value::Switch(true)),
+        fuel: Fuel { command: number("module.command_fuel"), query: number("module.query_fuel") },
     })
 }
 

@@ -223,6 +223,20 @@ pub const KEYS: &[Key] = &[
               out again once that is done.",
     },
     Key {
+        path: "module.command_fuel",
+        kind: Kind::Integer(100_000, 1_000_000_000),
+        default: Default::Follows("`limits.command_fuel`"),
+        obeyed: Obeyed::ByLog,
+        doc: "Fuel of one command of this module.",
+    },
+    Key {
+        path: "module.query_fuel",
+        kind: Kind::Integer(100_000, 60_000_000_000),
+        default: Default::Follows("`limits.query_fuel`"),
+        obeyed: Obeyed::ByLog,
+        doc: "Fuel of one query of this module.",
+    },
+    Key {
         path: "limits.command_fuel",
         kind: Kind::Integer(100_000, 1_000_000_000),
         default: Default::Number(50_000_000),

@@ -405,7 +405,7 @@ fn keys_of_a_module_are_told_where_they_belong_with_two_brackets() {
       |
     4 | file = "a.wasm"
       | ^^^^
-      = help: the keys of [[module]] are `name`, `path`, `allow_breaking`
+      = help: the keys of [[module]] are `name`, `path`, `allow_breaking`, `command_fuel`, `query_fuel`
     "#);
 }
 
@@ -886,6 +886,7 @@ fn several_modules_are_read_in_the_order_of_the_file() {
         name: name.into(),
         path: Path::new("/etc/balsa").join(path),
         allow_breaking,
+        fuel: Fuel::default(),
     };
     assert_eq!(modules, [module("b", "b.wasm", false), module("a", "a.wasm.zst", true)]);
 }

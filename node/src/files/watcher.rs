@@ -35,7 +35,7 @@ use super::restart::Started;
 use super::wish::{self, ModuleFields};
 use crate::config::{Loaded, ModuleFile};
 use crate::ids::ModuleHash;
-use crate::limits::Replicated;
+use crate::limits::{Fuel, Replicated};
 use crate::proto::admin;
 use crate::wasm::embedded;
 
@@ -75,6 +75,7 @@ struct Taken {
 struct Asked {
     held: Held,
     allow_breaking: bool,
+    fuel: Fuel,
 }
 
 /// The state between two looks.
@@ -273,9 +274,9 @@ impl<D: Disk> Watcher<D> {
     /// Brings `asked` up to date with the files that were taken; returns what is wrong with them.
     fn ask(&mut self) -> Vec<String> {
         let (mut asked, mut problems, mut missing) = (BTreeMap::new(), Vec::new(), Vec::new());
-        for ModuleFile { name, path, allow_breaking } in &self.loaded.config.modules {
+        for ModuleFile { name, path, allow_breaking, fuel } in &self.loaded.config.modules {
             let now = match &self.files[path].module {
-                Ok(held) => Some(Asked { held: held.clone(), allow_breaking: *allow_breaking }),
+                Ok(held) => Some(Asked { held: held.clone(), allow_breaking: *allow_breaking, fuel: *fuel }),
                 Err(problem) => {
                     problems.push(format!("module {name:?}: {} {problem}", path.display()));
                     self.asked.as_ref().and_then(|former| former.get(name)).cloned()
@@ -358,6 +359,7 @@ fn wish_of(asked: &BTreeMap<String, Asked>, limits: Replicated) -> admin::Wish {
         hash: asked.held.hash.0.to_vec(),
         size: asked.held.wasm.len() as u64,
         allow_breaking: asked.allow_breaking,
+        fuel: asked.fuel,
     };
     let modules: Vec<_> = asked.iter().map(fields).collect();
     wish::wish(if modules.is_empty() { vec![wish::embedded_module()] } else { modules }, limits)

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::limits::Replicated;
+use crate::limits::{Fuel, Replicated};
 use crate::proto::{admin, command};
 use crate::wasm::embedded;
 
@@ -19,6 +19,7 @@ pub(super) struct ModuleFields {
     /// Of the uncompressed wasm, bytes.
     pub(super) size: u64,
     pub(super) allow_breaking: bool,
+    pub(super) fuel: Fuel,
 }
 
 /// Hashes fields, each with its length, so that no two lists of fields look alike.
@@ -42,7 +43,13 @@ impl Fields {
 
 /// What is asked for if no module is configured.
 pub(super) fn embedded_module() -> ModuleFields {
-    ModuleFields { name: embedded::NAME.into(), hash: Vec::new(), size: 0, allow_breaking: false }
+    ModuleFields {
+        name: embedded::NAME.into(),
+        hash: Vec::new(),
+        size: 0,
+        allow_breaking: false,
+        fuel: Fuel::default(),
+    }
 }
 
 /// The hash of a wish: of each module's fields, ascending by name, and of the limits.
@@ -51,41 +58,19 @@ pub(super) fn wish(modules: Vec<ModuleFields>, limits: Replicated) -> admin::Wis
     modules.sort_by(|a, b| a.name.cmp(&b.name));
     let fields = Fields::new("balsa files: wish 1");
     let fields = modules.iter().fold(fields, |fields, module| fields.add(&module.wish));
-    let fields = limits_in_order(limits).iter().fold(fields, |fields, limit| fields.add(&limit.to_le_bytes()));
+    let fields = limits.in_order().iter().fold(fields, |fields, limit| fields.add(&limit.to_le_bytes()));
     let limits = Some(command::Limits::from(limits));
     admin::Wish { boot: 0, sequence: 0, hash: fields.hash(), modules, limits }
 }
 
 fn module_wish(module: ModuleFields) -> admin::ModuleWish {
-    let ModuleFields { name, hash, size, allow_breaking } = module;
+    let ModuleFields { name, hash, size, allow_breaking, fuel } = module;
+    let own = command::Fuel::from(fuel);
     let fields = Fields::new("balsa files: wish about a module 1").add(name.as_bytes()).add(&hash);
-    let wish = fields.add(&size.to_le_bytes()).add(&[u8::from(allow_breaking)]).hash();
-    admin::ModuleWish { name, hash: hash.into(), size, allow_breaking, wish }
-}
-
-fn limits_in_order(limits: Replicated) -> [u64; 9] {
-    let Replicated {
-        command_fuel,
-        query_fuel,
-        memory_bytes,
-        idempotency_window_ms,
-        idempotency_keys,
-        idempotency_bytes,
-        migrate_fuel,
-        migrate_writes,
-        migrate_bytes,
-    } = limits;
-    [
-        command_fuel,
-        query_fuel,
-        memory_bytes,
-        idempotency_window_ms,
-        idempotency_keys,
-        idempotency_bytes,
-        migrate_fuel,
-        migrate_writes,
-        migrate_bytes,
-    ]
+    let wish = fields.add(&size.to_le_bytes()).add(&[u8::from(allow_breaking)]);
+    let wish = wish.add(&own.command.to_le_bytes()).add(&own.query.to_le_bytes()).hash();
+    let fuel = (fuel != Fuel::default()).then_some(own);
+    admin::ModuleWish { name, hash: hash.into(), size, allow_breaking, wish, fuel }
 }
 
 /// The wish that more than half of `voters` have, if there is one. Each voter's wish is given at most once; a node that does not
@@ -103,7 +88,7 @@ mod tests {
     use super::*;
 
     fn module(name: &str) -> ModuleFields {
-        ModuleFields { name: name.into(), hash: vec![7; 32], size: 100, allow_breaking: false }
+        ModuleFields { name: name.into(), hash: vec![7; 32], size: 100, allow_breaking: false, fuel: Fuel::default() }
     }
 
     fn hash(modules: &[ModuleFields]) -> bytes::Bytes {
@@ -118,6 +103,8 @@ mod tests {
             ModuleFields { hash: vec![8; 32], ..one.clone() },
             ModuleFields { size: 101, ..one.clone() },
             ModuleFields { allow_breaking: true, ..one.clone() },
+            ModuleFields { fuel: Fuel { command: Some(1), query: None }, ..one.clone() },
+            ModuleFields { fuel: Fuel { command: None, query: Some(1) }, ..one.clone() },
             embedded_module(),
         ];
         let all: Vec<_> = others.into_iter().chain([one]).collect();
@@ -130,7 +117,7 @@ mod tests {
 
     #[test]
     fn every_limit_makes_another_wish() {
-        let base = limits_in_order(Replicated::default());
+        let base = Replicated::default().in_order();
         let of = |n: [u64; 9]| Replicated {
             command_fuel: n[0],
             query_fuel: n[1],

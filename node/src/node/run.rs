@@ -21,6 +21,7 @@ use crate::api;
 use crate::config::{Config, Loaded};
 use crate::fatal::Fatal;
 use crate::files::{self, Wanted};
+use crate::guest_log::GuestLog;
 use crate::http::{self, Metrics};
 use crate::log_store::{self, LogStore};
 use crate::meta::{self, Meta};
@@ -145,6 +146,7 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
         on_publish: Arc::new(move |index| {
             on_publish.send_if_modified(|at| std::mem::replace(at, index) != index);
         }),
+        guest_log: Arc::new(GuestLog::new(&config.node.name)),
         ..state_machine::Options::new(&data_dir)
     };
     let state_machine = StateMachine::open(engine.clone(), options)?;

@@ -16,8 +16,9 @@ use prost::Message;
 
 use super::digest::Fold;
 use super::sessions::{self, Attempt, Slot, Verdict};
-use super::{ActiveModule, Fault, StateMachine, modules, settings};
+use super::{ActiveModule, Fault, StateMachine, settings};
 use crate::command::{APPLY_VERSION, Command, Outcome, Refusal, Reply};
+use crate::guest_log;
 use crate::proto::command as pb;
 use crate::proto::raft;
 use crate::raft::types::{Entry, Membership, StoredMembership};
@@ -172,13 +173,14 @@ impl StateMachine {
             method,
             input: call.request.clone(),
             context,
-            fuel: self.state.limits.command_fuel,
+            fuel: active.command_fuel(&self.state.limits),
             memory_bytes: self.state.limits.memory_bytes,
             deadline: None,
         };
         let finished = active.module.call(call, self.state.txn.lend(name))?;
+        let call = guest_log::Call { module: name, method: &method.path, index: context.index };
+        self.state.guest_log.finished(call, &finished);
         self.state.txn.take_back(finished.state);
-        modules::log(name, &method.path, &finished.logs);
         if !matches!(finished.outcome, Outcome::Ok(_)) {
             self.state.txn.roll_back();
         }

@@ -23,8 +23,9 @@ use prost::Message;
 
 use super::apply::Applied;
 use super::uploads::{self, hash_of};
-use super::{Fault, Registry, StateMachine, history, modules};
+use super::{Fault, Registry, StateMachine, history};
 use crate::command::{GuestStatus, Outcome, Refusal};
+use crate::guest_log;
 use crate::ids::ModuleHash;
 use crate::limits::DROP_ROWS_MAX;
 use crate::proto::command as pb;
@@ -54,7 +55,10 @@ impl StateMachine {
                 Err(_) => return Ok(Applied::refused(Refusal::NotUploaded, None)),
             },
         };
-        if row.as_ref().is_some_and(|row| row.hash == hash.0[..] && row.serving() == pb::Serving::Serving) {
+        let is_this = |row: &pb::ActiveModule| {
+            row.hash == hash.0[..] && row.serving() == pb::Serving::Serving && row.fuel == activate.fuel
+        };
+        if row.as_ref().is_some_and(is_this) {
             history::decide(&mut self.state.txn, name, &activate.decides, context.index, false);
             return Ok(Applied::ok());
         }
@@ -119,7 +123,9 @@ impl StateMachine {
             version: module.version().to_owned(),
             size: change.size,
             serving: pb::Serving::Serving.into(),
-            migrated: migrated.writes > 0,
+            // What `balsa_init` writes, no other version was there to understand.
+            migrated: change.row.is_some() && migrated.writes > 0,
+            fuel: change.activate.fuel,
         };
         self.activated(change, &row, &migrated)?;
         let state = &mut self.state;
@@ -144,9 +150,11 @@ impl StateMachine {
             bytes_max: limits.migrate_bytes,
         };
         let name = &change.activate.name;
+        let method = if transition.from.is_some() { "migrate" } else { "init" };
         let finished = module.transition(transition, self.state.txn.lend(name))?;
+        let call = guest_log::Call { module: name, method, index: change.context.index };
+        self.state.guest_log.finished(call, &finished);
         self.state.txn.take_back(finished.state);
-        modules::log(name, "migrate", &finished.logs);
         Ok(Migrated {
             outcome: finished.outcome,
             fuel: finished.fuel_used,

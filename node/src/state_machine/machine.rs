@@ -23,6 +23,7 @@ use super::query::Shared;
 use super::sessions::Sessions;
 use super::uploads::Uploads;
 use super::{Fault, Progress, Reader, Received, Receiver, Registry, Snapshot, View, settings};
+use crate::guest_log::GuestLog;
 use crate::ids::Digest;
 use crate::limits::Replicated;
 use crate::proto::raft as pb;
@@ -42,6 +43,8 @@ pub struct Options {
     pub disk: Arc<dyn Disk>,
     /// Called on the state machine's thread with each published index.
     pub on_publish: Arc<dyn Fn(u64) + Send + Sync>,
+    /// Gets what modules say.
+    pub guest_log: Arc<GuestLog>,
 }
 
 /// The replicated state machine. One thread owns it.
@@ -67,6 +70,7 @@ pub(super) struct Loaded {
     pub(super) registry: Arc<Registry>,
     pub(super) sessions: Sessions,
     pub(super) uploads: Uploads,
+    pub(super) guest_log: Arc<GuestLog>,
 }
 
 impl Options {
@@ -77,6 +81,7 @@ impl Options {
             cache_bytes: 256 * 1024 * 1024,
             disk: Arc::new(Files),
             on_publish: Arc::new(|_| ()),
+            guest_log: Arc::default(),
         }
     }
 }
@@ -86,7 +91,7 @@ impl StateMachine {
     pub fn open(engine: Engine, options: Options) -> Result<Self, HostFault> {
         let fence = Fence::new(options.disk.clone(), &options.data_dir);
         let database = Database::open(options.disk, &options.data_dir, options.cache_bytes)?;
-        let state = Loaded::load(&engine, database.view(), &Registry::default())?;
+        let state = Loaded::load(&engine, database.view(), &Registry::default(), options.guest_log)?;
         let shared = Shared {
             view: ArcSwap::from_pointee(state.view(database.view(), None)),
             index: AtomicU64::new(state.progress.index()),
@@ -171,7 +176,8 @@ impl StateMachine {
         self.begin_change()?;
         let (incoming, registry) = received.into_parts();
         self.database.install(incoming)?;
-        self.state = Loaded::load(&self.engine, self.database.view(), &registry)?;
+        let guest_log = self.state.guest_log.clone();
+        self.state = Loaded::load(&self.engine, self.database.view(), &registry, guest_log)?;
         self.durable = self.state.progress.last_applied;
         self.digests.clear();
         self.shared.restart(&self.state.progress);
@@ -229,7 +235,7 @@ impl StateMachine {
 }
 
 impl Loaded {
-    fn load(engine: &Engine, view: ReadView, known: &Registry) -> Result<Self, Fault> {
+    fn load(engine: &Engine, view: ReadView, known: &Registry, guest_log: Arc<GuestLog>) -> Result<Self, Fault> {
         Ok(Self {
             progress: Progress::load(&view)?,
             membership: load_membership(&view)?,
@@ -237,6 +243,7 @@ impl Loaded {
             registry: Arc::new(Registry::load(engine, &view, known)?),
             sessions: Sessions::default(),
             uploads: Uploads::load(&view)?,
+            guest_log,
             txn: Txn::new(view),
         })
     }
@@ -254,6 +261,7 @@ impl Loaded {
             limits: self.limits,
             registry: self.registry.clone(),
             catalog,
+            guest_log: self.guest_log.clone(),
         }
     }
 }

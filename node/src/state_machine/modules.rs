@@ -9,15 +9,15 @@
 
 use std::collections::BTreeMap;
 
-use super::Fault;
 use super::uploads::{self, decode_rows, hash_of};
+use super::{Fault, settings};
 use crate::ids::ModuleHash;
-use crate::limits::METHOD_BYTES_MAX;
+use crate::limits::{Fuel, METHOD_BYTES_MAX, Replicated};
 use crate::proto::command as pb;
 use crate::service::{Active, Catalog};
 use crate::storage::ReadView;
 use crate::storage::keys::{self, MODULE_NAME_BYTES_MAX};
-use crate::wasm::{Engine, LogLine, Method, Module};
+use crate::wasm::{Engine, Method, Module};
 
 /// A module that serves.
 #[derive(Debug, Clone)]
@@ -26,6 +26,8 @@ pub struct ActiveModule {
     pub generation: u64,
     /// Its code.
     pub module: Module,
+    /// Its own fuel, instead of the limits'.
+    pub fuel: Fuel,
 }
 
 /// All modules that have state here, by name.
@@ -35,6 +37,22 @@ pub struct Registry {
     rows: BTreeMap<String, pb::ActiveModule>,
     /// Those that serve.
     active: BTreeMap<String, ActiveModule>,
+}
+
+impl ActiveModule {
+    fn of(row: &pb::ActiveModule, module: Module) -> Self {
+        Self { generation: row.generation, module, fuel: row.fuel.unwrap_or_default().into() }
+    }
+
+    /// Fuel of one command.
+    pub fn command_fuel(&self, limits: &Replicated) -> u64 {
+        self.fuel.command.map_or(limits.command_fuel, settings::clamp_command_fuel)
+    }
+
+    /// Fuel of one query.
+    pub fn query_fuel(&self, limits: &Replicated) -> u64 {
+        self.fuel.query.map_or(limits.query_fuel, settings::clamp_query_fuel)
+    }
 }
 
 impl Registry {
@@ -49,7 +67,7 @@ impl Registry {
                     Some(module) => module.clone(),
                     None => compile(engine, view, &row, hash)?,
                 };
-                registry.active.insert(row.name.clone(), ActiveModule { generation: row.generation, module });
+                registry.active.insert(row.name.clone(), ActiveModule::of(&row, module));
             }
             registry.rows.insert(row.name.clone(), row);
         }
@@ -95,7 +113,7 @@ impl Registry {
     /// This registry with `module` serving as `row` says.
     pub(super) fn with(&self, row: pb::ActiveModule, module: Module) -> Self {
         let mut next = self.clone();
-        next.active.insert(row.name.clone(), ActiveModule { generation: row.generation, module });
+        next.active.insert(row.name.clone(), ActiveModule::of(&row, module));
         next.rows.insert(row.name.clone(), row);
         next
     }
@@ -137,19 +155,6 @@ impl Registry {
 
     fn compiled(&self, hash: ModuleHash) -> Option<&Module> {
         self.active.values().map(|active| &active.module).find(|module| module.hash() == hash)
-    }
-}
-
-/// Hands what a module logged to this node's log. Replicas each log it; so does a replay after a restart.
-pub(super) fn log(name: &str, method: &str, lines: &[LogLine]) {
-    for LogLine { level, text } in lines {
-        match level {
-            1 => tracing::error!(target: "balsa::module", module = name, method, "{text}"),
-            2 => tracing::warn!(target: "balsa::module", module = name, method, "{text}"),
-            3 => tracing::info!(target: "balsa::module", module = name, method, "{text}"),
-            4 => tracing::debug!(target: "balsa::module", module = name, method, "{text}"),
-            _ => tracing::trace!(target: "balsa::module", module = name, method, "{text}"),
-        }
     }
 }
 

@@ -20,14 +20,15 @@ use parking_lot::Mutex;
 
 use super::appointments::{Appointment, Appointments, Kept};
 use super::digest::{Recent, StateHash};
-use super::{Fault, Progress, Registry, Snapshot, history, modules, uploads};
+use super::{ActiveModule, Fault, Progress, Registry, Snapshot, history, uploads};
+use crate::guest_log::{self, GuestLog};
 use crate::ids::{Digest, ModuleHash};
 use crate::limits::Replicated;
 use crate::proto::command as pb;
 use crate::raft::types::StoredMembership;
 use crate::service::{Catalog, Executed};
 use crate::storage::{ModuleState, ReadView, Txn};
-use crate::wasm::{Call, Context, Cut, Finished, HostFault, Method, MethodKind, Module, Sink};
+use crate::wasm::{Call, Context, Cut, Finished, HostFault, Method, MethodKind, Sink};
 
 /// The state right after one batch, unchanged by later ones. It pins the file's pages that it reads: hold it for one query or
 /// one snapshot, not longer.
@@ -38,6 +39,7 @@ pub struct View {
     pub(super) limits: Replicated,
     pub(super) registry: Arc<Registry>,
     pub(super) catalog: Arc<Catalog>,
+    pub(super) guest_log: Arc<GuestLog>,
 }
 
 /// Access to the published state, from any thread.
@@ -81,8 +83,8 @@ pub enum QueryError {
 impl View {
     /// Runs a query in this state. Its `random` is the digest at this index: unpredictable before the entry, and no secret.
     pub fn query(&self, method: &str, request: Bytes, deadline: Option<Instant>) -> Result<Executed, QueryError> {
-        let (name, module, method) = self.resolve(method, false)?;
-        let finished = module.call(self.call(method, request, deadline), self.lend(name))?;
+        let (name, active, method) = self.resolve(method, false)?;
+        let finished = active.module.call(self.call(active, method, request, deadline), self.lend(name))?;
         self.executed(name, method, finished)
     }
 
@@ -94,12 +96,12 @@ impl View {
         deadline: Option<Instant>,
         sink: Sink,
     ) -> Result<Executed, QueryError> {
-        let (name, module, method) = self.resolve(method, true)?;
-        let finished = module.stream(self.call(method, request, deadline), self.lend(name), sink)?;
+        let (name, active, method) = self.resolve(method, true)?;
+        let finished = active.module.stream(self.call(active, method, request, deadline), self.lend(name), sink)?;
         self.executed(name, method, finished)
     }
 
-    fn resolve(&self, path: &str, streaming: bool) -> Result<(&str, &Module, &Method), QueryError> {
+    fn resolve(&self, path: &str, streaming: bool) -> Result<(&str, &ActiveModule, &Method), QueryError> {
         if self.registry.is_empty() {
             return Err(QueryError::NoModule);
         }
@@ -107,17 +109,23 @@ impl View {
         match method {
             Method { kind: MethodKind::Command, .. } => Err(QueryError::NotAQuery),
             Method { streaming: is, .. } if *is != streaming => Err(QueryError::OtherAnswer),
-            _ => Ok((name, &active.module, method)),
+            _ => Ok((name, active, method)),
         }
     }
 
-    fn call<'a>(&self, method: &'a Method, request: Bytes, deadline: Option<Instant>) -> Call<'a> {
+    fn call<'a>(
+        &self,
+        active: &ActiveModule,
+        method: &'a Method,
+        request: Bytes,
+        deadline: Option<Instant>,
+    ) -> Call<'a> {
         let Progress { time_ms, digest, .. } = self.progress;
         Call {
             method,
             input: request,
             context: Context { index: self.index(), time_ms, random: digest.0 },
-            fuel: self.limits.query_fuel,
+            fuel: active.query_fuel(&self.limits),
             memory_bytes: self.limits.memory_bytes,
             deadline,
         }
@@ -128,7 +136,8 @@ impl View {
     }
 
     fn executed(&self, name: &str, method: &Method, finished: Finished) -> Result<Executed, QueryError> {
-        modules::log(name, &method.path, &finished.logs);
+        let call = guest_log::Call { module: name, method: &method.path, index: self.index() };
+        self.guest_log.finished(call, &finished);
         match finished.cut {
             Some(cut) => Err(cut.into()),
             None => {
@@ -178,11 +187,19 @@ impl View {
         Ok(history::decisions(&self.state)?)
     }
 
-    /// The bytes of the module with this hash, if it was uploaded whole and waits for its activation, or has a row.
-    pub fn wasm(&self, hash: ModuleHash) -> Result<Option<Bytes>, HostFault> {
-        let waiting = uploads::whole_size(&self.state, hash)?;
+    /// Whether the bytes of the module with this hash are here: uploaded whole and waiting for an activation, or with a row.
+    pub fn has_wasm(&self, hash: ModuleHash) -> Result<bool, HostFault> {
+        Ok(self.wasm_size(hash)?.is_some())
+    }
+
+    fn wasm_size(&self, hash: ModuleHash) -> Result<Option<u64>, Fault> {
         let known = || self.registry.rows().find(|row| row.hash == hash.0[..]).map(|row| row.size);
-        match waiting.or_else(known) {
+        Ok(uploads::whole_size(&self.state, hash)?.or_else(known))
+    }
+
+    /// Those bytes.
+    pub fn wasm(&self, hash: ModuleHash) -> Result<Option<Bytes>, HostFault> {
+        match self.wasm_size(hash)? {
             Some(size) => Ok(uploads::assemble(hash, size, |key| self.state.get(key)).map_err(Fault::from)?),
             None => Ok(None),
         }

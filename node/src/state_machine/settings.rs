@@ -32,9 +32,8 @@ pub fn clamp(limits: Replicated) -> Replicated {
     const MIB: u64 = 1024 * 1024;
     const DAY_MS: u64 = 24 * 60 * 60 * 1000;
     Replicated {
-        // At about one fuel a nanosecond, the upper bounds are a second and a minute.
-        command_fuel: limits.command_fuel.clamp(10_000, 1_000_000_000),
-        query_fuel: limits.query_fuel.clamp(10_000, 60_000_000_000),
+        command_fuel: clamp_command_fuel(limits.command_fuel),
+        query_fuel: clamp_query_fuel(limits.query_fuel),
         memory_bytes: limits.memory_bytes.clamp(MIB, MEMORY_BYTES_MAX),
         idempotency_window_ms: limits.idempotency_window_ms.clamp(1_000, DAY_MS),
         idempotency_keys: limits.idempotency_keys.min(100_000_000),
@@ -43,6 +42,16 @@ pub fn clamp(limits: Replicated) -> Replicated {
         migrate_writes: limits.migrate_writes.clamp(1, 10_000_000),
         migrate_bytes: limits.migrate_bytes.clamp(MIB, 1024 * MIB),
     }
+}
+
+/// At about one fuel a nanosecond, the upper bound is a second, in which nothing else is applied.
+pub(super) fn clamp_command_fuel(fuel: u64) -> u64 {
+    fuel.clamp(10_000, 1_000_000_000)
+}
+
+/// The upper bound is a minute, of one query thread.
+pub(super) fn clamp_query_fuel(fuel: u64) -> u64 {
+    fuel.clamp(10_000, 60_000_000_000)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A cluster of processes in a temporary directory, which is taken down with it.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -15,6 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::sync::{Mutex, MutexGuard};
 
+use crate::volume::Volume;
+
 /// How long anything may take before a test gives up. Nothing takes nearly as long on an idle machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at a condition.
@@ -27,9 +29,16 @@ const LINE_BYTES_SHOWN: usize = 300;
 /// One cluster at a time.
 static TURN: Mutex<()> = Mutex::const_new(());
 
+/// For a test that runs nodes without a [`Cluster`].
+pub(crate) async fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().await
+}
+
 /// What is special about a cluster.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Setup<'a> {
+    /// How many nodes it has.
+    pub(crate) replicas: u16,
     /// Runs the hostile module instead of the key/value store.
     pub(crate) hostile: bool,
     /// Lines for `[raft]`; those that set timings replace the usual ones.
@@ -38,6 +47,23 @@ pub(crate) struct Setup<'a> {
     pub(crate) limits: &'a str,
     /// Each node has a wall clock that the test can set.
     pub(crate) clocks: bool,
+    /// Modules' files. Each node has them, and its `balsa.toml`, in a directory of its own.
+    pub(crate) modules: Option<&'a [File<'a>]>,
+}
+
+/// A `[[module]]` and its file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct File<'a> {
+    /// The module's name; its file is `<name>.wasm`.
+    pub(crate) name: &'a str,
+    pub(crate) wasm: &'a [u8],
+    pub(crate) allow_breaking: bool,
+}
+
+impl Default for Setup<'_> {
+    fn default() -> Self {
+        Self { replicas: 3, hostile: false, raft: None, limits: "", clocks: false, modules: None }
+    }
 }
 
 /// Elections are quick, so that tests are, and still slow enough for two busy cores.
@@ -45,6 +71,7 @@ const TIMINGS: &str = "heartbeat_interval_ms = 100\nelection_timeout_min_ms = 60
 
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
+    base: u16,
     dir: TempDir,
     _turn: MutexGuard<'static, ()>,
 }
@@ -52,6 +79,8 @@ pub(crate) struct Cluster {
 pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) data_dir: PathBuf,
+    /// Where its files are, if it has its own.
+    pub(crate) volume: Volume,
     config: PathBuf,
     log: PathBuf,
     endpoint: Endpoint,
@@ -67,15 +96,44 @@ impl Cluster {
     pub(crate) async fn stopped(setup: Setup<'_>) -> Self {
         let turn = TURN.lock().await;
         let dir = tempfile::tempdir().unwrap();
-        let base = free_ports();
+        let base = free_ports(3 * setup.replicas);
         let config = dir.path().join("balsa.toml");
-        fs::write(&config, toml(base, setup)).unwrap();
-        let mut nodes: Vec<_> = (0..3).map(|ordinal| Node::new(dir.path(), &config, base, ordinal)).collect();
+        fs::write(&config, toml(dir.path(), base, setup)).unwrap();
+        let nodes = (0..setup.replicas).map(|ordinal| Node::new(dir.path(), &config, base, ordinal)).collect();
+        let mut cluster = Self { nodes, base, dir, _turn: turn };
         if setup.clocks {
-            nodes.iter_mut().for_each(|node| node.clock = Some(dir.path().join(format!("{}.clock", node.name))));
-            nodes.iter().for_each(|node| node.set_clock("+0"));
+            cluster.nodes.iter_mut().for_each(Node::give_clock);
         }
-        Self { nodes, dir, _turn: turn }
+        if setup.modules.is_some() {
+            cluster.nodes.iter_mut().for_each(|node| node.config = node.volume.path("balsa.toml"));
+            cluster.give_all(setup);
+        }
+        cluster
+    }
+
+    /// Gives every node these files, each at once.
+    pub(crate) fn give_all(&self, setup: Setup<'_>) {
+        self.nodes.iter().for_each(|node| self.give(node, setup));
+    }
+
+    /// Gives a node these files, all at once.
+    pub(crate) fn give(&self, node: &Node, setup: Setup<'_>) {
+        let toml = self.toml(setup);
+        let modules = setup.modules.unwrap_or_default();
+        let modules = modules.iter().map(|module| (format!("{}.wasm", module.name), module.wasm)).collect::<Vec<_>>();
+        let modules = modules.iter().map(|(name, wasm)| (name.as_str(), *wasm));
+        let files: Vec<_> = std::iter::once(("balsa.toml", toml.as_bytes())).chain(modules).collect();
+        node.volume.turn(&files);
+    }
+
+    /// The `balsa.toml` of that setup for this cluster.
+    pub(crate) fn toml(&self, setup: Setup<'_>) -> String {
+        toml(self.dir(), self.base, setup)
+    }
+
+    /// Gives every node this file in one step.
+    pub(crate) fn put_all(&self, name: &str, bytes: &[u8]) {
+        self.nodes.iter().for_each(|node| node.volume.put(name, bytes));
     }
 
     /// A cluster that serves.
@@ -189,6 +247,7 @@ impl Node {
         let first = base + 3 * ordinal;
         Self {
             data_dir: dir.join("data").join(&name),
+            volume: Volume::new(dir.join("files").join(&name)),
             config: config.to_owned(),
             log: dir.join(format!("{name}.log")),
             endpoint: Endpoint::new("127.0.0.1", first),
@@ -203,7 +262,7 @@ impl Node {
     /// Starts the process; what it says is added to its log.
     pub(crate) fn start(&mut self) {
         assert!(self.process.is_none(), "{} runs already", self.name);
-        let log = File::options().create(true).append(true).open(&self.log).unwrap();
+        let log = fs::File::options().create(true).append(true).open(&self.log).unwrap();
         let mut command = program();
         command.args(["serve", "--name", &self.name, "--config"]).arg(&self.config);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
@@ -215,6 +274,11 @@ impl Node {
                 .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         }
         self.process = Some(command.spawn().unwrap());
+    }
+
+    fn give_clock(&mut self) {
+        self.clock = Some(self.log.with_extension("clock"));
+        self.set_clock("+0");
     }
 
     /// Sets the node's wall clock so far ahead (`+10y`); it shows within a second.
@@ -258,8 +322,13 @@ impl Node {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.id(), signal).unwrap();
+    }
+
+    /// Of its process.
+    pub(crate) fn id(&self) -> Pid {
         let id = self.process.as_ref().and_then(Child::id).expect("it runs");
-        kill_process(Pid::from_raw(id.try_into().unwrap()).unwrap(), signal).unwrap();
+        Pid::from_raw(id.try_into().unwrap()).unwrap()
     }
 
     fn answers(&self) -> bool {
@@ -315,9 +384,26 @@ impl Node {
         tokio::time::timeout(Duration::from_secs(2), answer).await.ok()?.ok()
     }
 
+    /// The most memory that its process ever held.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let pid = self.process.as_ref().and_then(Child::id).expect("it runs");
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux says so");
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
     /// What it has logged, over all its lives.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Returns once its log, from `from` on, contains `text`. It looks often: whoever waits wants to be there when it happens.
+    pub(crate) async fn says(&self, from: usize, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.log().get(from..).is_some_and(|log| log.contains(text)) {
+            assert!(Instant::now() < deadline, "{} does not say {text:?}", self.name);
+            tokio::time::sleep(POLL / 20).await;
+        }
     }
 
     fn show_log(&self) {
@@ -408,26 +494,32 @@ pub(crate) async fn stays(what: &str, duration: Duration, mut look: impl AsyncFn
     }
 }
 
-fn toml(base: u16, setup: Setup<'_>) -> String {
+fn toml(dir: &Path, base: u16, setup: Setup<'_>) -> String {
     let address = |place: u16| format!("\"127.0.0.1:{{{} + 3 * ordinal}}\"", base + place);
     let (client, peer, http) = (address(0), address(1), address(2));
     let raft = setup.raft.unwrap_or_default();
     let timings = if raft.contains("election_timeout_min_ms") { "" } else { TIMINGS };
-    let module = match setup.hostile {
+    let module = |file: &File<'_>| {
+        let File { name, allow_breaking, .. } = file;
+        format!("[[module]]\nname = {name:?}\npath = \"{name}.wasm\"\nallow_breaking = {allow_breaking}\n")
+    };
+    let modules: String = match setup.hostile {
         true => format!("[[module]]\nname = \"hostile\"\npath = {:?}\n", crate::hostile::wasm()),
-        false => String::new(),
+        false => setup.modules.unwrap_or_default().iter().map(module).collect(),
     };
     format!(
-        "[cluster]\nreplicas = 3\n\n[node]\ndata_dir = \"data/{{name}}\"\nclient_addr = {client}\npeer_addr = {peer}\n\
-         http_addr = {http}\n\n[raft]\n{timings}{raft}\n[limits]\n{}\n{module}",
+        "[cluster]\nreplicas = {}\n\n[node]\ndata_dir = \"{}/data/{{name}}\"\nclient_addr = {client}\npeer_addr = {peer}\n\
+         http_addr = {http}\n\n[raft]\n{timings}{raft}\n[limits]\n{}\n{modules}",
+        setup.replicas,
+        dir.display(),
         setup.limits
     )
 }
 
-/// The first of nine ports that nobody has, outside of the range from which the system takes ports for connections: a node's
+/// The first of so many ports that nobody has, outside of the range from which the system takes ports for connections: a node's
 /// port must still be free when the node comes back.
-fn free_ports() -> u16 {
+pub(crate) fn free_ports(count: u16) -> u16 {
     let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-    let tries = std::iter::repeat_with(|| 10_000 + rand::random::<u16>() % 2_000 * 10);
-    tries.take(1000).find(|base| (*base..base + 9).all(is_free)).expect("some ports are free")
+    let tries = std::iter::repeat_with(|| 10_000 + rand::random::<u16>() % 1_000 * 20);
+    tries.take(1000).find(|base| (*base..base + count).all(is_free)).expect("some ports are free")
 }

@@ -3,17 +3,26 @@
 //! Every test here starts `balsa serve` three times from one generated `balsa.toml`, as a user would, and then does to the
 //! processes what happens to processes: SIGKILL, SIGSTOP, SIGTERM, an emptied volume, a flipped bit. It looks at them only
 //! from outside: through the command line, through gRPC, through the probes. [`harness`] is the machinery, [`hostile`] the
-//! messages of the module that counts (so that a command applied twice shows), and each other module is one promise.
+//! messages of the module that counts (so that a command applied twice shows), and each other module is one promise. For
+//! those about the life of a module, [`volume`] is a node's files, [`abacus`] makes modules, [`witness`] clients that
+//! notice if the wrong one answers, and [`operator`] does what `balsa module` does.
 //!
 //! Tests take turns, since three nodes under load are all that two cores can carry. None sleeps for a fixed time where there
 //! is a condition to wait for, and each wait has a deadline that only a broken cluster meets.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod abacus;
 mod harness;
 mod hostile;
 mod load;
+mod operator;
+#[path = "../../src/testing/section.rs"]
+mod section;
+mod volume;
+mod witness;
 
+mod authors;
 mod behind;
 mod clock;
 mod command_line;
@@ -22,8 +31,15 @@ mod edited;
 mod fenced;
 mod founded;
 mod killed;
+mod midway;
+mod pushed;
 mod python;
 mod read;
 mod rejected;
+mod removed;
 mod retried;
+mod several;
 mod stalled;
+mod streamed;
+mod swapped;
+mod voters;

@@ -2,6 +2,7 @@
 
 mod calls;
 mod fake;
+mod garbage;
 mod hostile;
 mod rate;
 mod services;

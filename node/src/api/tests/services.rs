@@ -15,7 +15,7 @@ use tonic_reflection::pb::{v1, v1alpha};
 use super::fake::{Fake, LATE, PUT, TEST};
 use super::{Server, soon};
 use crate::proto::admin::admin_client::AdminClient;
-use crate::proto::admin::{DeepCheckRequest, StatusRequest};
+use crate::proto::admin::{BackupRequest, DeepCheckRequest, StatusRequest};
 
 async fn server() -> (Server, Channel) {
     let server = Server::start(Fake::serving(&[&LATE, &TEST])).await;
@@ -75,6 +75,17 @@ async fn operators_get_the_status_and_a_check() {
     assert_eq!(checked.index, 9);
     let error = admin.deep_check(DeepCheckRequest { index: 101 }).await.unwrap_err();
     assert_eq!(super::reason_of(&error).unwrap().0, "NOT_READY");
+}
+
+#[tokio::test]
+async fn a_backup_that_the_disk_ends_ends_in_an_error() {
+    let (_server, channel) = server().await;
+    let mut chunks = AdminClient::new(channel).backup(BackupRequest {}).await.unwrap().into_inner();
+    for expected in ["one", "two"] {
+        assert_eq!(chunks.message().await.unwrap().unwrap().data, expected);
+    }
+    let error = chunks.message().await.unwrap_err();
+    assert_eq!((error.code(), error.message()), (Code::DataLoss, "the disk is gone"));
 }
 
 #[tokio::test]

@@ -63,7 +63,7 @@ pub enum Error {
         /// Which file.
         path: PathBuf,
         /// What is wrong with it.
-        error: SnapshotError,
+        error: Box<SnapshotError>,
     },
 }
 
@@ -204,5 +204,5 @@ fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error 
 /// For whoever reads the stream elsewhere.
 pub(in crate::cli) fn stream_error(path: &Path) -> impl FnOnce(SnapshotError) -> Error {
     let path = path.to_owned();
-    move |error| Error::Stream { path, error }
+    move |error| Error::Stream { path, error: Box::new(error) }
 }

@@ -41,18 +41,18 @@ fn describe_activated(activated: &Activated) -> String {
 }
 
 /// Why it was refused, a line each; empty if it was not.
-pub(super) fn reasons(activation: &Activation) -> Vec<String> {
+pub(in crate::cli) fn reasons(activation: &Activation) -> Vec<String> {
     let Some(Outcome::Refused(refused)) = &activation.outcome else { return Vec::new() };
     let text = why_refused(refused);
     text.lines().map(str::trim_end).filter(|line| !line.is_empty()).map(str::to_owned).collect()
 }
 
 /// Whether it is a no.
-pub(super) fn is_refused(activation: &Activation) -> bool {
+pub(in crate::cli) fn is_refused(activation: &Activation) -> bool {
     matches!(activation.outcome, Some(Outcome::Refused(_)))
 }
 
-/// Who wanted it.
+/// Who wanted it, in the words of the log.
 pub(super) fn wanted_by(activation: &Activation) -> String {
     let source = match activation.source() {
         Source::Unspecified => "",
@@ -60,11 +60,7 @@ pub(super) fn wanted_by(activation: &Activation) -> String {
         Source::Files => "files",
         Source::Push => "push",
     };
-    match (source, activation.proposed_by.as_str()) {
-        (source, "") => source.to_owned(),
-        ("", by) => by.to_owned(),
-        (source, by) => format!("{source}: {by}"),
-    }
+    if activation.proposed_by.is_empty() { source.into() } else { activation.proposed_by.clone() }
 }
 
 /// Log time, as people write it.

@@ -108,8 +108,20 @@ fn verdict(file: &ModuleFile, old: Option<&[u8]>) -> Result<Verdict, Error> {
     Ok(Verdict { module, differences, warnings })
 }
 
+/// What clients of `old` would notice if `new` took its place; nothing where that cannot be told.
+pub(in crate::cli) fn notices(old: &[u8], new: &[u8]) -> Vec<String> {
+    let compare = || {
+        let engine = super::engine()?;
+        match Module::load(&engine, new) {
+            Ok(new) => differences(&engine, old, &new),
+            Err(_) => Ok(Vec::new()),
+        }
+    };
+    super::on_a_deep_stack(compare).unwrap_or_default()
+}
+
 fn differences(engine: &Engine, old: &[u8], new: &Module) -> Result<Vec<String>, Error> {
-    let old = Module::load(engine, old).map_err(|why| Error::Old { why })?;
+    let old = Module::load(engine, old).map_err(|why| Error::Old { why: why.into() })?;
     Ok(compat::differences(&old, new).iter().map(ToString::to_string).collect())
 }
 

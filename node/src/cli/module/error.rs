@@ -45,7 +45,7 @@ pub enum Error {
         /// Which.
         path: PathBuf,
         /// Why.
-        why: Rejection,
+        why: Box<Rejection>,
     },
     /// What a new module is to be called.
     #[error(transparent)]
@@ -85,7 +85,7 @@ pub enum Error {
     #[error("the older version is not a module that can be compared with: {why}")]
     Old {
         /// Why.
-        why: Rejection,
+        why: Box<Rejection>,
     },
     /// There is nothing to compare with.
     #[error("the cluster has no module called {0}, so there is nothing to compare with")]

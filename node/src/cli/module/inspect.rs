@@ -18,7 +18,8 @@ pub(super) struct Inspect {
 
 pub(super) fn run(args: &Inspect, format: Format, console: &mut Console) -> Result<Exit, super::super::Error> {
     let file = ModuleFile::read(&args.file, &console.directory)?;
-    let inspection = Inspection::of(&file.wasm).map_err(|why| Error::NotAModule { path: file.path.clone(), why })?;
+    let inspection =
+        Inspection::of(&file.wasm).map_err(|why| Error::NotAModule { path: file.path.clone(), why: why.into() })?;
     match format {
         Format::Json => console.json(&to_json(&inspection, &file))?,
         Format::Text => print(&inspection, &file, console)?,

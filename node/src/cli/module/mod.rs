@@ -15,8 +15,8 @@
 //!
 //! The check is the node's own code, on the node's own engine: what passes here passes there.
 
-mod activation;
-mod check;
+pub(super) mod activation;
+pub(super) mod check;
 mod drop;
 mod error;
 mod file;

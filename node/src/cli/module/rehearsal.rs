@@ -172,8 +172,9 @@ impl Rehearsal {
 }
 
 impl Ran {
-    /// Milliseconds of one million fuel, on this machine.
+    /// Milliseconds of one million fuel, on this machine; `None` if it used less than that, when the figure would say more about
+    /// the start than about the fuel.
     pub(super) fn ms_per_million_fuel(&self) -> Option<f64> {
-        (self.fuel > 0).then(|| self.took.as_secs_f64() * 1e3 / (self.fuel as f64 / 1e6))
+        (self.fuel >= 1_000_000).then(|| self.took.as_secs_f64() * 1e3 / (self.fuel as f64 / 1e6))
     }
 }

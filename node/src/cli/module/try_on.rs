@@ -46,7 +46,7 @@ fn rehearse(args: &Try, file: &ModuleFile, backup: &std::path::Path) -> Result<(
     let engine = super::engine()?;
     let module = Module::load(&engine, &file.wasm).map_err(|why| match why {
         Rejection::Host(fault) => fault.into(),
-        why => Error::NotAModule { path: file.path.clone(), why },
+        why => Error::NotAModule { path: file.path.clone(), why: why.into() },
     })?;
     let directory = tempfile::tempdir().map_err(|error| Error::Write { path: std::env::temp_dir(), error })?;
     let stage = Stage::open(backup, directory.path(), engine)?;

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tonic::{Code, Status};
 
 use super::*;
-use crate::client::fake::{module_says, nobody, notes_files, refuse, refuse_for_long, reply};
+use crate::client::fake::{AFTER, REPEATED, module_says, nobody, notes_files, refuse, refuse_for_long, reply};
 use store::FakeCluster;
 
 /// Standard output or error, kept.
@@ -453,6 +453,45 @@ fn the_message_of_a_call_comes_from_a_file_or_standard_input_and_defaults_to_an_
 }
 
 #[test]
+fn a_stream_is_a_line_of_json_for_each_message() {
+    let cluster = notes();
+    for format in ["json", "text"] {
+        let ran = Shell::on(&cluster, &["call", "Notes/Watch", r#"{"text":"hi"}"#, "-o", format]).run().exits(Exit::Ok);
+        assert_eq!(ran.text(), "{\"text\":\"hi\",\"data\":\"\",\"at\":\"0\"}\n".repeat(REPEATED));
+    }
+    assert_eq!(cluster.asked()[0].key(), None);
+}
+
+#[test]
+fn a_stream_that_fails_has_shown_what_came_before() {
+    let fails = |status: fn() -> Status, after: &'static str| {
+        let cluster = FakeCluster::saying(move |_| {
+            let mut status = status();
+            status.metadata_mut().insert(AFTER, after.parse().unwrap());
+            Err(status)
+        });
+        let ran = Shell::on(&cluster, &["call", "Notes/Watch"]).run();
+        assert_eq!(ran.text().lines().count().to_string(), after, "{}", ran.err);
+        assert_eq!(cluster.asked().len(), 1, "a stream that has begun is not begun again");
+        ran
+    };
+    let ran = fails(|| Status::not_found("no such note"), "2").exits(Exit::Rejected);
+    assert_eq!(ran.err, "error: rejected by the module: NOT_FOUND: no such note\n");
+    let ran = fails(|| refuse(Code::DeadlineExceeded, "DEADLINE", &[]), "2").exits(Exit::Unavailable);
+    assert!(ran.err.starts_with("error: the node stopped sending in the middle: "), "{}", ran.err);
+}
+
+#[test]
+fn a_stream_that_has_not_begun_is_tried_again() {
+    let cluster = FakeCluster::saying(|asked| match asked.attempt {
+        0 => Err(refuse(Code::Unavailable, "NOT_READY", &[])),
+        _ => reply("", 1),
+    });
+    let ran = Shell::on(&cluster, &["call", "Notes/Watch"]).run().exits(Exit::Ok);
+    assert_eq!((ran.text().lines().count(), cluster.asked().len()), (REPEATED, 2));
+}
+
+#[test]
 fn an_unknown_method_names_the_nearest() {
     let cluster = notes();
     let ran = Shell::on(&cluster, &["call", "test.v1.Notes/Wriet", "{}"]).run().exits(Exit::Usage);
@@ -487,6 +526,7 @@ fn methods_are_listed_with_their_kind() {
     insta::assert_snapshot!(ran.text(), @"
     command test.v1.Notes/Write  (test.types.Note) -> test.types.Note
     query   test.v1.Notes/Read  (test.types.Note) -> test.types.Note
+    query   test.v1.Notes/Watch  (test.types.Note) -> stream test.types.Note
     ");
     assert_eq!(notes_files()[1].service[0].method.len(), ran.text().lines().count());
 }

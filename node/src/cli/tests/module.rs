@@ -152,7 +152,7 @@ fn row(name: &str, version: &str, index: u64, outcome: Outcome) -> Activation {
         time_ms: 1_700_000_000_000 + index * 1000,
         hash: vec![index as u8; 32].into(),
         source: Source::Push.into(),
-        proposed_by: "ann@laptop".into(),
+        proposed_by: "pushed by ann@laptop".into(),
         outcome: Some(outcome),
     }
 }
@@ -244,11 +244,11 @@ fn the_history_is_a_line_for_each_change_with_the_reasons_below() {
     let ran = Shell::on(&cluster, &["module", "history"]).run().exits(Exit::Ok);
     insta::assert_snapshot!(ran.text(), @"
       1  2023-11-14T22:13:21Z  kvstore 0.1.0 010101010101  activated  (genesis)
-    171  2023-11-14T22:16:11Z  kvstore 0.2.0 abababababab  activated in place of 0.1.0 010101010101; migrate wrote 5 rows (60 bytes) with 1234 fuel  (push: ann@laptop)
-    188  2023-11-14T22:16:28Z  kvstore 0.3.0 bcbcbcbcbcbc  refused  (push: ann@laptop)
+    171  2023-11-14T22:16:11Z  kvstore 0.2.0 abababababab  activated in place of 0.1.0 010101010101; migrate wrote 5 rows (60 bytes) with 1234 fuel  (pushed by ann@laptop)
+    188  2023-11-14T22:16:28Z  kvstore 0.3.0 bcbcbcbcbcbc  refused  (pushed by ann@laptop)
          method kvstore.v1.KvStore/Put was removed
          field 2 of kvstore.v1.KeyValue changed its type
-    200  2023-11-14T22:16:40Z  old 1.0.0 c8c8c8c8c8c8      dropped; its state is deleted  (push: ann@laptop)
+    200  2023-11-14T22:16:40Z  old 1.0.0 c8c8c8c8c8c8      dropped; its state is deleted  (pushed by ann@laptop)
     ");
     let ran = Shell::on(&cluster, &["module", "history", "old", "-o", "json"]).run().exits(Exit::Ok);
     assert_eq!((&ran.json()["name"], &ran.json()["outcome"]), (&"old".into(), &"dropped".into()));
@@ -340,8 +340,18 @@ fn status_says_what_is_wrong_with_a_nodes_files() {
     });
     let ran = Shell::on(&cluster, &["status"]).run().exits(Exit::Ok);
     let expected = "\n\nwarning: balsa-0: balsa.toml: line 3: unknown key\n\
-                    warning: balsa-0 obeys after a restart only: node.queries: 2 -> 4; cluster.replicas: 3 -> 5\n";
+                    warning: balsa-0 obeys node.queries: 2 -> 4 only after a restart\n\
+                    warning: balsa-0 obeys cluster.replicas: 3 -> 5 only after a restart\n";
     assert!(ran.text().ends_with(expected), "{}", ran.text());
     let ran = Shell::on(&cluster, &["status", "-o", "json"]).run().exits(Exit::Ok);
     assert_eq!(ran.json()["nodes"][0]["restart_for"][1], "cluster.replicas: 3 -> 5");
+    // What a node says to all is not said twice.
+    cluster.change(|cluster| {
+        cluster.warnings = vec![
+            "balsa-0: balsa.toml: line 3: unknown key".into(),
+            "balsa-0 obeys node.queries: 2 -> 4 only after a restart".into(),
+        ];
+    });
+    let ran = Shell::on(&cluster, &["status"]).run().exits(Exit::Ok);
+    assert_eq!(ran.text().matches("warning: ").count(), 3, "{}", ran.text());
 }

@@ -10,27 +10,25 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 /// Told apart on dark and on light ground, and none of them red: that is for errors.
 const COLOURS: [AnsiColor; 6] =
     [AnsiColor::Cyan, AnsiColor::Green, AnsiColor::Magenta, AnsiColor::Blue, AnsiColor::Yellow, AnsiColor::BrightBlack];
-/// `up`'s own lines.
-const OWN: &str = "up";
 /// A line that does not end is cut here.
 const LINE_BYTES_MAX: u64 = 64 * 1024;
 
 /// Where all lines go. A line is written whole or not at all.
 #[derive(Clone)]
-pub(super) struct Log {
+pub(in crate::cli) struct Log {
     sink: Arc<Mutex<Box<dyn Write + Send>>>,
     tags: Arc<[String]>,
     tag: usize,
 }
 
 impl Log {
-    /// To standard error; colours only where a terminal shows them.
-    pub(super) fn to_stderr<'a>(names: impl Iterator<Item = &'a str>) -> Self {
-        Self::new(Box::new(anstream::AutoStream::auto(io::stderr())), names)
+    /// To standard error; colours only where a terminal shows them. `own` is the name for our own lines.
+    pub(super) fn to_stderr<'a>(names: impl Iterator<Item = &'a str>, own: &'a str) -> Self {
+        Self::new(Box::new(anstream::AutoStream::auto(io::stderr())), names, own)
     }
 
-    pub(super) fn new<'a>(sink: Box<dyn Write + Send>, names: impl Iterator<Item = &'a str>) -> Self {
-        let names: Vec<_> = names.chain([OWN]).collect();
+    pub(super) fn new<'a>(sink: Box<dyn Write + Send>, names: impl Iterator<Item = &'a str>, own: &'a str) -> Self {
+        let names: Vec<_> = names.chain([own]).collect();
         let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
         let tags: Arc<[_]> =
             names.iter().enumerate().map(|(at, name)| tag(name, width, colour(at, names.len()))).collect();
@@ -43,13 +41,13 @@ impl Log {
     }
 
     /// Writes one line.
-    pub(super) fn say(&self, line: &str) {
+    pub(in crate::cli) fn say(&self, line: &str) {
         // Whoever closed the terminal does not want to know.
         let _ = writeln!(self.sink.lock(), "{} {line}", self.tags[self.tag]);
     }
 
     /// Writes everything that is read, line by line, until the other side closes.
-    pub(super) async fn copy(self, from: impl AsyncRead + Unpin) {
+    pub(in crate::cli) async fn copy(self, from: impl AsyncRead + Unpin) {
         let mut from = BufReader::new(from);
         let mut line = Vec::new();
         while (&mut from).take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await.is_ok_and(|read| read > 0) {

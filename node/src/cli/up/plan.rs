@@ -12,6 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 use super::Args;
 use super::child::Launch;
 use crate::cli::config::load_to_run;
+use crate::client::Endpoint;
 use crate::config::{self, ConfigErrors, Finding, Overrides, Recipe, Site};
 
 /// Nodes of a new cluster.
@@ -23,7 +24,7 @@ const GRACE: Duration = Duration::from_secs(20);
 
 /// Everything that is needed to run the cluster.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(in crate::cli) struct Plan {
     /// The configuration file the nodes are given.
     pub config: PathBuf,
     /// The nodes.
@@ -190,6 +191,13 @@ impl Plan {
             data_dir.into(),
         ];
         Launch { program: self.program.clone(), args: args.into() }
+    }
+
+    /// Where clients reach the first node.
+    pub(in crate::cli) fn first_client(&self) -> Endpoint {
+        let addr = self.sites.first().map(|site| local(site.client_addr));
+        let addr = addr.expect("a cluster has a node");
+        Endpoint::new(&addr.ip().to_string(), addr.port())
     }
 
     /// The file that says where the cluster is.

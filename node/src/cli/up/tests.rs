@@ -39,7 +39,7 @@ impl Page {
     }
 
     fn log(&self) -> Log {
-        Log::new(Box::new(self.clone()), ["balsa-0"].into_iter())
+        Log::new(Box::new(self.clone()), ["balsa-0"].into_iter(), "up")
     }
 
     async fn shows(&self, what: &str) {

@@ -14,10 +14,12 @@
 //! memory is no such fact: the change waits for it, says so in `status`, and an operator may go on without it if a
 //! majority is ready.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use openraft::async_runtime::WatchReceiver;
 
 use crate::command::{Outcome, Refusal};
@@ -37,6 +39,8 @@ use crate::wasm::Module;
 const PROPOSAL: Duration = Duration::from_secs(10);
 /// How long a voter may take to compile. It goes on when the answer is given up, and the next time it is quick.
 const PREFLIGHT: Duration = Duration::from_secs(60);
+/// How long nobody looks whether the change is still wanted, while voters compile.
+const LOOK: Duration = Duration::from_millis(500);
 /// Between two rounds of asking the voters that were not ready: doubled each time, from and to.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
@@ -48,6 +52,8 @@ pub(super) struct Proposal {
     pub(super) wasm: Bytes,
     pub(super) hash: ModuleHash,
     pub(super) allow_breaking: bool,
+    /// Its own fuel, as the files say; a push leaves it as it was.
+    pub(super) fuel: Option<pb::Fuel>,
     /// For the history, in words.
     pub(super) wanted_by: String,
     pub(super) source: pb::Source,
@@ -88,12 +94,24 @@ pub(super) enum Undecided {
     Refused(Refusal),
 }
 
+/// What came of asking the voters.
+enum Round {
+    /// All are ready that must be.
+    Ready,
+    /// It is the module's fault.
+    Invalid(String),
+    /// Somebody is to be asked again.
+    Waiting,
+}
+
 /// What the change begins from, in one state.
 struct Ground {
     name: String,
     generation: u64,
     /// Of the new module; empty: not known.
     version: String,
+    /// That the module has had.
+    fuel: Option<pb::Fuel>,
 }
 
 impl Node {
@@ -175,7 +193,7 @@ impl Node {
     async fn upload(&self, proposal: &Proposal, watcher: &dyn Watcher) -> Result<u64, Undecided> {
         let size = proposal.wasm.len();
         let view = self.inner.reader.view();
-        if view.wasm(proposal.hash).map_err(|fault| Undecided::Here(fault.to_string()))?.is_some() {
+        if view.has_wasm(proposal.hash).map_err(|fault| Undecided::Here(fault.to_string()))? {
             return Ok(view.index());
         }
         let mut index = 0;
@@ -194,63 +212,71 @@ impl Node {
         Ok(index)
     }
 
-    /// Asks every voter to check and compile it. `Some` is a no that is the module's fault.
+    /// Asks every voter to check and compile it, and again those that are not ready. `Some` is a no that is the module's fault.
     async fn preflight(
         &self,
         proposal: &Proposal,
         index: u64,
         watcher: &dyn Watcher,
     ) -> Result<Option<String>, Undecided> {
-        let mut ready = BTreeMap::new();
+        let mut ready = BTreeSet::new();
         let mut pause = BACKOFF.0;
-        // Nothing serves that could be disturbed: a cluster may begin with a majority.
-        let beginning = self.inner.reader.catalog().modules.is_empty();
         loop {
             let request = PreflightRequest { hash: proposal.hash.0.to_vec().into(), index };
-            let waiting = match self.preflight_round(&request, &mut ready).await {
-                Ok(waiting) => waiting,
-                Err(invalid) => return Ok(Some(invalid)),
-            };
-            let majority = ready.len() > self.voters().len() / 2;
-            let without = watcher.without();
-            let excused = |name: &String| beginning || without.contains(name);
-            if waiting.is_empty() || (majority && waiting.keys().all(excused)) {
-                return Ok(None);
+            match self.preflight_round(&request, &mut ready, watcher).await? {
+                Round::Ready => return Ok(None),
+                Round::Invalid(why) => return Ok(Some(why)),
+                Round::Waiting => {}
             }
-            let shown: Vec<_> = waiting.iter().map(|(name, why)| format!("{name} ({why})")).collect();
-            watcher.stage(format!("waiting for {}", shown.join(", ")));
-            self.go_on(watcher)?;
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(BACKOFF.1);
             self.go_on(watcher)?;
+            // Whoever comes back late needs the bytes too, and an upload does not wait for ever.
+            if !self.inner.reader.view().has_wasm(proposal.hash).map_err(|fault| Undecided::Here(fault.to_string()))? {
+                return Err(Undecided::Refused(Refusal::NotUploaded));
+            }
         }
     }
 
-    /// Asks those that have not said yes. Who is not ready, by name, and why; or a no.
+    /// Asks those that have not said yes, until all have answered or nobody need wait for the others.
     async fn preflight_round(
         &self,
         request: &PreflightRequest,
-        ready: &mut BTreeMap<NodeId, ()>,
-    ) -> Result<BTreeMap<String, String>, String> {
+        ready: &mut BTreeSet<NodeId>,
+        watcher: &dyn Watcher,
+    ) -> Result<Round, Undecided> {
         let voters = self.voter_members();
-        ready.retain(|id, ()| voters.iter().any(|(voter, _)| voter == id));
-        let open = voters.into_iter().filter(|(id, _)| !ready.contains_key(id));
-        let asked = open.map(|(id, member)| async move {
-            let verdict = self.preflight_of(id, &member, request.clone()).await;
-            (id, member.name, verdict)
-        });
-        let mut waiting = BTreeMap::new();
-        for (id, name, verdict) in futures::future::join_all(asked).await {
-            match verdict {
-                Verdict::Ok(_) => drop(ready.insert(id, ())),
-                Verdict::Invalid(why) => return Err(format!("{name} says: {why}")),
-                Verdict::CannotHere(why) => drop(waiting.insert(name, why)),
+        let majority = voters.len() / 2 + 1;
+        ready.retain(|id| voters.iter().any(|(voter, _)| voter == id));
+        let open: Vec<_> = voters.into_iter().filter(|(id, _)| !ready.contains(id)).collect();
+        let mut waiting: BTreeMap<_, _> =
+            open.iter().map(|(_, member)| (member.name.clone(), "it checks and compiles".to_owned())).collect();
+        let mut asked: FuturesUnordered<_> =
+            open.into_iter().map(|(id, member)| self.preflight_of(id, member, request.clone())).collect();
+        // Nothing serves that could be disturbed: a cluster may begin with a majority.
+        let beginning = self.inner.reader.catalog().modules.is_empty();
+        loop {
+            let without = watcher.without();
+            let excused = |name: &String| beginning || without.contains(name);
+            if waiting.is_empty() || (ready.len() >= majority && waiting.keys().all(excused)) {
+                return Ok(Round::Ready);
+            }
+            watcher.stage(waits_for(&waiting));
+            self.go_on(watcher)?;
+            match tokio::time::timeout(LOOK, asked.next()).await {
+                Err(_) => {}
+                Ok(None) => return Ok(Round::Waiting),
+                Ok(Some((id, name, Verdict::Ok(_)))) => {
+                    ready.insert(id);
+                    waiting.remove(&name);
+                }
+                Ok(Some((_, name, Verdict::Invalid(why)))) => return Ok(Round::Invalid(format!("{name} says: {why}"))),
+                Ok(Some((_, name, Verdict::CannotHere(why)))) => drop(waiting.insert(name, why)),
             }
         }
-        Ok(waiting)
     }
 
-    async fn preflight_of(&self, id: NodeId, member: &Member, request: PreflightRequest) -> Verdict {
+    async fn preflight_of(&self, id: NodeId, member: Member, request: PreflightRequest) -> (NodeId, String, Verdict) {
         let answer = async {
             if id == self.inner.peers.own() {
                 return self.preflight_here(request).await.verdict;
@@ -260,7 +286,8 @@ impl Node {
             client.preflight(peers.addressed(id, request)).await.ok()?.into_inner().verdict
         };
         let silent = || Verdict::CannotHere("it does not answer".into());
-        tokio::time::timeout(PREFLIGHT, answer).await.ok().flatten().unwrap_or_else(silent)
+        let verdict = tokio::time::timeout(PREFLIGHT, answer).await.ok().flatten().unwrap_or_else(silent);
+        (id, member.name, verdict)
     }
 
     async fn activate(&self, proposal: &Proposal, ground: &Ground) -> Result<pb::Activation, Undecided> {
@@ -272,6 +299,7 @@ impl Node {
             hash: proposal.hash.0.to_vec().into(),
             source: proposal.source.into(),
             decides: proposal.decides.clone(),
+            fuel: if proposal.source == pb::Source::Push { ground.fuel } else { proposal.fuel },
         };
         let index = match self.log_change(pb::command::Kind::Activate(activate), 0).await {
             Ok(index) => index,
@@ -354,11 +382,16 @@ impl Ground {
     }
 
     fn named(name: &str, view: &View) -> Self {
-        let generation = view.registry().row(name).map_or(0, |row| row.generation);
-        Self { name: name.to_owned(), generation, version: String::new() }
+        let row = view.registry().row(name).cloned().unwrap_or_default();
+        Self { name: name.to_owned(), generation: row.generation, version: String::new(), fuel: row.fuel }
     }
 
     fn with(self, module: &Module) -> Self {
         Self { version: module.version().to_owned(), ..self }
     }
+}
+
+fn waits_for(nodes: &BTreeMap<String, String>) -> String {
+    let shown: Vec<_> = nodes.iter().map(|(name, why)| format!("{name} ({why})")).collect();
+    format!("waiting for {}", shown.join(", "))
 }

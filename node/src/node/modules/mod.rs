@@ -220,6 +220,7 @@ impl Node {
             wasm,
             hash,
             allow_breaking: wish.allow_breaking,
+            fuel: wish.fuel,
             wanted_by,
             source: if first { pb::Source::Genesis } else { pb::Source::Files },
             decides: wish.wish.clone(),

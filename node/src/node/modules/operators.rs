@@ -57,7 +57,10 @@ impl Node {
     pub(in crate::node) async fn history(&self, module: Option<&str>) -> Result<Vec<pb::Activation>, ServiceError> {
         self.serving()?;
         self.inner.reads.read_index().await?;
-        self.inner.reader.view().history(module).map_err(|fault| ServiceError::NotReady(fault.to_string()))
+        let mut rows =
+            self.inner.reader.view().history(module).map_err(|fault| ServiceError::NotReady(fault.to_string()))?;
+        rows.sort_by_key(|row| row.index);
+        Ok(rows)
     }
 
     /// Makes `wasm` a module; the stream says what is being done, and at last what came of it.
@@ -123,6 +126,7 @@ impl Node {
             hash: ModuleHash::of(&wasm),
             wasm,
             allow_breaking: request.allow_breaking,
+            fuel: None,
             wanted_by: request.proposed_by,
             source: pb::Source::Push,
             decides: Bytes::new(),
@@ -217,14 +221,11 @@ impl Node {
             .map_err(|error| ServiceError::NotReady(error.to_string()))?;
         let mut stream = client.change(peers.addressed(id, request)).await.map_err(lost)?.into_inner();
         while let Some(said) = stream.message().await.map_err(lost)? {
-            match said.event {
-                Some(Event::Done(row)) => return Ok(row),
-                Some(stage) => {
-                    if events.send(Ok(event(stage))).await.is_err() {
-                        break;
-                    }
-                }
-                None => {}
+            if let Some(Event::Done(row)) = said.event {
+                return Ok(row);
+            }
+            if events.send(Ok(said)).await.is_err() {
+                break;
             }
         }
         Err(ServiceError::NotLeader { leader: None })
@@ -259,7 +260,8 @@ impl Node {
         let decided = view.decisions().map_err(|fault| ServiceError::NotReady(fault.to_string()))?;
         if decided.get(name).is_some_and(|last| !last.wish.is_empty()) {
             return Err(ServiceError::Module(format!(
-                "the files of the cluster want module {name}: take its [[module]] out of balsa.toml first"
+                "the files of the cluster want module {name}: take its [[module]] out of balsa.toml first (the built-in module \
+                 serves as long as there is no [[module]] at all)"
             )));
         }
         let by = format!("an operator, through {}", self.inner.identity.member().name);

@@ -46,6 +46,7 @@ scripts! {
     a_large_reply_needs_room
     a_migration_is_all_or_nothing
     a_missing_index_stops_the_node
+    a_module_may_have_fuel_of_its_own
     a_module_is_stopped_resumed_and_dropped
     a_query_sees_whole_batches
     a_restart_repeats_nothing
@@ -92,6 +93,7 @@ impl goldenscript::Runner for Runner {
         }
         let (name, expected, wasm, key) = (arg("name"), arg("expected"), arg("wasm"), arg("key"));
         let (service, salt, version, migrate) = (arg("service"), arg("salt"), arg("version"), arg("migrate"));
+        let own_fuel = arg("own-fuel");
         let (padding, way, wish) = (arg("padding"), arg("by"), arg("wish").unwrap_or_default());
         let expected = expected.map_or(Ok(0), |text| text.parse())?;
         let limits = limits(&mut arg)?;
@@ -127,6 +129,7 @@ impl goldenscript::Runner for Runner {
                     proposed_by: "balsa-0".into(),
                     source: source.into(),
                     decides: wish.into_bytes().into(),
+                    fuel: own_fuel.map(|text| text.parse()).transpose()?.map(|command| pb::Fuel { command, query: 0 }),
                 };
                 Ok(text + &self.enter(Kind::Activate(activate))?)
             }

@@ -229,9 +229,14 @@ impl Finished {
     }
 
     pub(super) fn rows(self) -> Rows {
-        let state: Box<dyn Any> = self.state;
-        state.downcast::<Map>().expect("what it was given").rows
+        rows_of(self.state)
     }
+}
+
+/// What [`map`] was made of, and what was written since.
+pub(super) fn rows_of(state: Box<dyn State>) -> Rows {
+    let state: Box<dyn Any> = state;
+    state.downcast::<Map>().expect("what it was given").rows
 }
 
 /// State in memory.

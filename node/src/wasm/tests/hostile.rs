@@ -3,6 +3,10 @@
 //!
 //! Runs when `BALSA_HOSTILE_WASM` names the compiled module, as `make test` does.
 
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use prost::Message;
 use prost_reflect::DynamicMessage;
 
@@ -68,19 +72,45 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("answer -1", "bad_result"),
     ("refuse", "status 9"),
 ];
+/// What a stream is asked for, how many messages come, and how it ends.
+const STREAMS: &[(&str, usize, &str)] = &[
+    ("{}", 0, "ok"),
+    (r#"{"count": 3, "bytes": 5}"#, 3, "ok"),
+    (r#"{"count": 1000, "bytes": 10000}"#, 1000, "ok"),
+    (r#"{"ending": "FAIL"}"#, 0, "status 9"),
+    (r#"{"count": 3, "bytes": 5, "ending": "FAIL"}"#, 3, "status 9"),
+    (r#"{"count": 3, "ending": "PANIC"}"#, 3, "unreachable"),
+    (r#"{"count": 3, "ending": "NEVER"}"#, 3, "out_of_fuel"),
+    (r#"{"count": 3, "ending": "WRITE"}"#, 3, "write_in_query"),
+];
 /// Values of the enum `Wild`.
 const WILD: std::ops::RangeInclusive<u32> = 0..=22;
 
+fn stream(module: &Module, json: &str) -> (usize, Finished) {
+    let call = request(module, "Stream", json);
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counted = sent.clone();
+    let sink = move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        ControlFlow::Continue(())
+    };
+    let finished = module.stream(call, map(Rows::new()), Box::new(sink)).unwrap();
+    (sent.load(Ordering::Relaxed), finished)
+}
+
 fn call(module: &Module, name: &str, json: &str) -> Finished {
+    let rows = Rows::from([(b"trace".to_vec(), vec![1; 2000])]);
+    module.call(request(module, name, json), map(rows)).unwrap()
+}
+
+fn request<'a>(module: &'a Module, name: &str, json: &str) -> Call<'a> {
     let method = module.method(&format!("/hostile.v1.Hostile/{name}")).expect("hostile has it");
     let service = module.descriptors().get_service_by_name("hostile.v1.Hostile").unwrap();
     let input = service.methods().find(|method| method.name() == name).unwrap().input();
     let request = DynamicMessage::deserialize(input, &mut serde_json::Deserializer::from_str(json)).unwrap();
     let memory_bytes = 16 * 1024 * 1024;
-    let rows = Rows::from([(b"trace".to_vec(), vec![1; 2000])]);
     let input = request.encode_to_vec().into();
-    let call = Call { method, input, context: context(), fuel: 50_000_000, memory_bytes, deadline: None };
-    module.call(call, map(rows)).unwrap()
+    Call { method, input, context: context(), fuel: 50_000_000, memory_bytes, deadline: None }
 }
 
 fn migrate(module: &Module, order: &str) -> Finished {
@@ -124,6 +154,16 @@ fn each_way_to_misbehave_in_a_migration_ends_as_it_should_every_time() {
         assert_eq!(first.rows(), second.rows(), "{order}");
     }
     assert_eq!(migrate(&module, "").rows()[&b"migrated"[..]], b"0.9.0");
+}
+
+#[test]
+fn each_stream_ends_as_it_should_every_time() {
+    let Some(module) = hostile() else { return };
+    for (json, messages, expected) in STREAMS {
+        let ((sent, first), (again, second)) = (stream(&module, json), stream(&module, json));
+        assert_eq!((sent, ending(&first).as_str()), (*messages, *expected), "{json}: {:?}", first.trap_detail);
+        assert_eq!((sent, &first.outcome, first.fuel_used), (again, &second.outcome, second.fuel_used), "{json}");
+    }
 }
 
 #[test]

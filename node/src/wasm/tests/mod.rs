@@ -1,6 +1,7 @@
 //! Tests of the host against small modules written in WebAssembly text, so that no compiler's version matters to them.
 #![allow(clippy::disallowed_methods, reason = "tests look at the clock and the environment; the host does not")]
 
+mod abi_1;
 mod conformance;
 mod example;
 mod fixture;
@@ -10,5 +11,6 @@ mod hostile;
 mod imports;
 mod limits;
 mod loading;
+#[cfg(test)]
 mod stream;
 mod transition;

@@ -21,7 +21,7 @@ const LETTERS: &str = "(local $i i32) (loop $again \
     (local.set $i (i32.add (local.get $i) (i32.const 1))) (br_if $again (i32.lt_u (local.get $i) (local.get $len))))";
 
 /// A service whose `Watch` streams as told; its kind is as the table and the option say.
-fn described(client: bool, server: bool, reads_only: bool) -> Metadata {
+pub(super) fn described(client: bool, server: bool, reads_only: bool) -> Metadata {
     let mut file = file();
     let mut watch = method("Watch", reads_only);
     (watch.client_streaming, watch.server_streaming) = (Some(client), Some(server));

@@ -1,0 +1,152 @@
+//! Whatever bytes come, as a module or as a request, the node goes on.
+//!
+//! Each target feeds something that nobody wrote on purpose to all that would get to see it, and asks for one thing only: it comes
+//! back. A module may be refused, a call may trap, a request may be answered with any status; a panic or a fault of the host is a
+//! bug.
+//!
+//! - [`modules`]: arbitrary bytes, real modules with bytes, sections or descriptors changed, and valid modules that call the host
+//!   with anything ([`generate`]). What loads is run: every method, `balsa_init`, `balsa_migrate`, the comparison with another
+//!   module, the routes and the reflection of the front door.
+//! - [`requests`]: arbitrary and mutated messages to every method of real modules. Arbitrary calls at the front door are beside its
+//!   other tests, in `api/tests/garbage.rs`.
+//!
+//! A normal run is a few seconds. `BALSA_FUZZ_CASES=100000 cargo test -p balsa --lib fuzz` makes a longer one of as many cases for
+//! each target; a failure is shown in its smallest form.
+
+mod generate;
+mod modules;
+mod requests;
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use crate::limits::Replicated;
+use crate::testing::engine;
+use crate::wasm::{Call, Context, Finished, HostFault, Method, Module, ScanRange, State, Transition, Visit};
+
+/// Modules that are what they should be: the smallest one, the default one.
+const TINY: &[u8] = include_bytes!("../../tests/fixtures/abi-1/tiny.wasm");
+const KVSTORE: &[u8] = include_bytes!("../../tests/fixtures/abi-1/kvstore.wasm");
+/// Little, so that a loop is no delay.
+const FUEL: u64 = 200_000;
+
+/// As many cases as `usual`, unless a longer run is asked for.
+pub(crate) fn config(usual: u32) -> ProptestConfig {
+    let asked = std::env::var("BALSA_FUZZ_CASES").ok().map(|text| text.parse().expect("BALSA_FUZZ_CASES is a number"));
+    ProptestConfig { cases: asked.unwrap_or(usual), failure_persistence: None, ..ProptestConfig::default() }
+}
+
+fn load(wasm: &[u8]) -> Module {
+    Module::load(&engine(), wasm).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Runs `method` with `input`.
+fn run(module: &Module, method: &Method, input: Bytes) -> Finished {
+    let memory_bytes = Replicated::default().memory_bytes;
+    let call = Call { method, input, context: CONTEXT, fuel: FUEL, memory_bytes, deadline: None };
+    let finished = match method.streaming {
+        true => module.stream(call, Rows::some(), Box::new(|_| ControlFlow::Continue(()))),
+        false => module.call(call, Rows::some()),
+    };
+    finished.expect("nothing a module does is a fault of the host")
+}
+
+/// Runs what a module does when it takes over.
+fn take_over(module: &Module, from: Option<&str>) -> Finished {
+    let from = from.map(str::to_owned);
+    let memory_bytes = Replicated::default().memory_bytes;
+    let transition = Transition { from, context: CONTEXT, fuel: FUEL, memory_bytes, writes_max: 10, bytes_max: 1_000 };
+    module.transition(transition, Rows::some()).expect("nothing a module does is a fault of the host")
+}
+
+const CONTEXT: Context = Context { index: 7, time_ms: 1_700_000_000_123, random: [9; 32] };
+
+/// State in memory.
+struct Rows(BTreeMap<Vec<u8>, Vec<u8>>);
+
+impl Rows {
+    fn some() -> Box<dyn State> {
+        let row = |key: &[u8], value: &[u8]| (key.to_vec(), value.to_vec());
+        Box::new(Self(BTreeMap::from([row(b"a", b"1"), row(b"key", b"contents"), row(b"other", &[7; 3_000])])))
+    }
+}
+
+impl State for Rows {
+    fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, HostFault> {
+        Ok(self.0.get(key).cloned())
+    }
+
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), HostFault> {
+        self.0.insert(key.to_vec(), value.to_vec());
+        Ok(())
+    }
+
+    fn delete(&mut self, key: &[u8]) -> Result<bool, HostFault> {
+        Ok(self.0.remove(key).is_some())
+    }
+
+    fn scan(&mut self, range: &ScanRange, visit: Visit<'_>) -> Result<(), HostFault> {
+        let inside = |key: &&Vec<u8>| **key >= range.start && range.end.as_ref().is_none_or(|end| *key < end);
+        let mut keys: Vec<_> = self.0.keys().filter(inside).collect();
+        if range.reverse {
+            keys.reverse();
+        }
+        let _ = keys.into_iter().any(|key| visit(key, &self.0[key]).is_break());
+        Ok(())
+    }
+}
+
+#[test]
+fn the_state_that_fuzzed_modules_see_is_one() {
+    let mut rows = Rows::some();
+    assert!(rows.get(b"key").unwrap().is_some() && rows.delete(b"key").unwrap() && !rows.delete(b"key").unwrap());
+    let state: Box<dyn Any> = rows;
+    assert_eq!(state.downcast::<Rows>().unwrap().0.len(), 2);
+}
+
+/// Changes of bytes: what a bit flip, a torn file or a person with an editor makes.
+#[derive(Debug, Clone)]
+enum Mutation {
+    Set(prop::sample::Index, u8),
+    Insert(prop::sample::Index, Vec<u8>),
+    Remove(prop::sample::Index, usize),
+    Repeat(prop::sample::Index, usize),
+    Cut(prop::sample::Index),
+}
+
+fn mutations() -> impl Strategy<Value = Vec<Mutation>> {
+    let at = any::<prop::sample::Index>;
+    let mutation = prop_oneof![
+        8 => (at(), any::<u8>()).prop_map(|(at, byte)| Mutation::Set(at, byte)),
+        2 => (at(), prop::collection::vec(any::<u8>(), 1..8)).prop_map(|(at, bytes)| Mutation::Insert(at, bytes)),
+        2 => (at(), 1..16_usize).prop_map(|(at, count)| Mutation::Remove(at, count)),
+        2 => (at(), 1..64_usize).prop_map(|(at, count)| Mutation::Repeat(at, count)),
+        1 => at().prop_map(Mutation::Cut),
+    ];
+    prop::collection::vec(mutation, 1..5)
+}
+
+fn mutated(mut bytes: Vec<u8>, mutations: &[Mutation]) -> Vec<u8> {
+    for mutation in mutations {
+        if bytes.is_empty() {
+            return bytes;
+        }
+        let len = bytes.len();
+        match mutation {
+            Mutation::Set(at, byte) => bytes[at.index(len)] = *byte,
+            Mutation::Insert(at, more) => drop(bytes.splice(at.index(len)..at.index(len), more.iter().copied())),
+            Mutation::Remove(at, count) => drop(bytes.drain(at.index(len)..(at.index(len) + count).min(len))),
+            Mutation::Repeat(at, count) => {
+                let range = at.index(len)..(at.index(len) + count).min(len);
+                let part = bytes[range.clone()].to_vec();
+                bytes.splice(range.start..range.start, part);
+            }
+            Mutation::Cut(at) => bytes.truncate(at.index(len)),
+        }
+    }
+    bytes
+}

@@ -1,0 +1,150 @@
+//! `kill -9` of the leader in the middle of a change, at every step of it: the next leader brings it to its end, and no
+//! command is lost, doubled, or answered by the wrong version.
+
+use balsa::proto::admin::ModulePush;
+use tonic::Code;
+
+use crate::abacus::{Abacus, Migrate, hash};
+use crate::harness::{Cluster, until};
+use crate::operator::{Push, activated, decided, history_of, refused};
+use crate::swapped::{corrupt, file, files};
+use crate::witness::{Temper, Witnesses};
+
+/// More than one part, so that an upload takes its time.
+const PADDING: usize = 4 << 20;
+/// So many that compiling them takes its time.
+const FUNCTIONS: usize = 400;
+
+/// How far a change has come when the leader dies, as it says it.
+const STEPS: [&str; 5] = ["uploading: 1048576 of ", "checking", "waiting for ", "activating", "the end"];
+
+/// A change, and what must become of it.
+struct Kind {
+    name: &'static str,
+    wasm: Vec<u8>,
+    allow_breaking: bool,
+    end: End,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Activated,
+    Refused,
+    /// No module at all, so that not even the history has a row of it.
+    Invalid,
+}
+
+/// In this order, since each follows on the one before.
+fn kinds() -> Vec<Kind> {
+    let slow = Abacus { padding: PADDING, functions: FUNCTIONS, ..Abacus::default() };
+    let second = Abacus { version: "0.2.0", migrate: Migrate::Well, ..slow };
+    let third = Abacus { version: "0.3.0", undo: false, ..second };
+    let fourth = Abacus { version: "0.4.0", ..third };
+    let good =
+        |name, abacus: Abacus<'_>| Kind { name, wasm: abacus.wasm(), allow_breaking: false, end: End::Activated };
+    let bad = |name, abacus: Abacus<'_>| Kind { end: End::Refused, ..good(name, abacus) };
+    let none = |name, wasm| Kind { wasm, end: End::Invalid, ..bad(name, fourth) };
+    vec![
+        good("the same version", Abacus { salt: "again", ..slow }),
+        good("the old one back", Abacus::default()),
+        good("an upgrade with a migration", second),
+        bad("a breaking change", third),
+        Kind { allow_breaking: true, ..good("a breaking change that is allowed", third) },
+        bad("a migration that refuses", Abacus { migrate: Migrate::Refuse, ..fourth }),
+        bad("a migration that traps", Abacus { migrate: Migrate::Trap, ..fourth }),
+        bad("a migration that never ends", Abacus { migrate: Migrate::Spin, ..fourth }),
+        bad("a migration that writes too much", Abacus { migrate: Migrate::Flood, ..fourth }),
+        none("a corrupt file", corrupt(&fourth)),
+        none("an import that is not allowed", Abacus { import: "env.open", ..fourth }.wasm()),
+        good("a slow migration", Abacus { migrate: Migrate::Slowly(300_000), ..fourth }),
+    ]
+}
+
+/// Pushes through a follower and kills the leader at `step`.
+async fn change(cluster: &mut Cluster, kind: &Kind, step: &str) {
+    println!("--- {} dies at {step:?}", kind.name);
+    let leader = cluster.leader().await;
+    let header = ModulePush { allow_breaking: kind.allow_breaking, ..ModulePush::default() };
+    let through = &cluster.nodes[cluster.follower().await];
+    let mut push = Push::begin(through, &kind.wasm, header).await.unwrap();
+    let ended = push.reaches(step).await;
+    cluster.nodes[leader].kill().await;
+    // A change waits for every voter.
+    cluster.nodes[leader].start();
+    let row = match ended {
+        Ok(None) => push.done().await,
+        Ok(Some(row)) => Ok(row),
+        Err(status) => Err(status),
+    };
+    match (kind.end, row) {
+        (End::Activated, Ok(row)) => drop(activated(&row)),
+        (End::Refused, Ok(row)) => drop(refused(&row)),
+        (End::Invalid, Err(status)) => assert_eq!(status.code(), Code::FailedPrecondition),
+        (_, row) => panic!("{} ended with {row:?}", kind.name),
+    }
+    cluster.ready().await;
+}
+
+/// Goes through all changes; `step` says where the leader dies in the one at a place.
+async fn go_through(step: impl Fn(usize) -> &'static str) {
+    let first = Abacus::default().wasm();
+    let mut cluster = Cluster::start(files(&[file(&first)])).await;
+    let witnesses = Witnesses::start(&cluster, Temper::Persistent, 6, 0).await;
+    witnesses.go_on(50).await;
+    for (at, kind) in kinds().iter().enumerate() {
+        change(&mut cluster, kind, step(at)).await;
+        witnesses.go_on(30).await;
+    }
+    witnesses.stop().await.assert_kept(&cluster).await;
+    cluster.assert_same_state().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_dies_in_the_middle_of_a_change_loses_nothing() {
+    go_through(|at| STEPS[at % STEPS.len()]).await;
+}
+
+/// Some minutes: `cargo test -p balsa --test cluster -- --ignored every_step`
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "minutes: every change with every step"]
+async fn a_leader_that_dies_at_every_step_of_every_change_loses_nothing() {
+    for step in STEPS {
+        go_through(|_| step).await;
+    }
+}
+
+/// What the files want goes on without anybody who waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_files_want_is_done_by_the_next_leader() {
+    let first = Abacus::default().wasm();
+    let mut cluster = Cluster::start(files(&[file(&first)])).await;
+    let witnesses = Witnesses::start(&cluster, Temper::Persistent, 6, 0).await;
+    for (number, step) in ["uploading: ", "waiting for ", "activating", "activated"].into_iter().enumerate() {
+        let version = format!("0.{}.0", number + 2);
+        let migrate = if number == 2 { Migrate::Spin } else { Migrate::Well };
+        let wasm = Abacus { migrate, functions: FUNCTIONS, ..Abacus::version(&version) }.wasm();
+        let leader = cluster.leader().await;
+        let said = cluster.nodes[leader].log().len();
+        let before = history_of(&cluster, "abacus").await.last().unwrap().index;
+        cluster.put_all("abacus.wasm", &wasm);
+        cluster.nodes[leader].says(said, step).await;
+        cluster.nodes[leader].kill().await;
+        cluster.nodes[leader].start();
+        let row = decided(&cluster, "abacus", &wasm, before).await;
+        match migrate {
+            Migrate::Spin => drop(refused(&row)),
+            _ => assert_eq!(activated(&row).writes, 1),
+        }
+        cluster.ready().await;
+        witnesses.go_on(30).await;
+        let rows = history_of(&cluster, "abacus").await;
+        assert_eq!(rows.iter().filter(|row| row.hash[..] == hash(&wasm)).count(), 1, "it was decided twice: {rows:#?}");
+    }
+    until("no file is refused but the one that spins", async || {
+        let warnings = cluster.status().await.warnings;
+        warnings.is_empty().then_some(())
+    })
+    .await;
+    witnesses.stop().await.assert_kept(&cluster).await;
+    cluster.assert_same_state().await;
+}

@@ -1,0 +1,128 @@
+//! What an operator asks a node for, as the command line does it: history, push, retry, drop.
+
+use balsa::proto::admin::admin_client::AdminClient;
+use balsa::proto::admin::module_push_request::Part;
+use balsa::proto::admin::module_push_response::Event;
+use balsa::proto::admin::{
+    ModuleDropRequest, ModuleHistoryRequest, ModulePush, ModulePushRequest, ModulePushResponse, ModuleRetryRequest,
+};
+use balsa::proto::command::activation::Outcome;
+use balsa::proto::command::{Activated, Activation, Refused};
+use tonic::transport::Channel;
+use tonic::{Status, Streaming};
+
+use crate::abacus::hash;
+use crate::harness::{Cluster, Node, PATIENCE, until};
+
+/// Bytes of one message of a push.
+const PIECE: usize = 1 << 20;
+
+async fn admin(node: &Node) -> Result<AdminClient<Channel>, Status> {
+    let endpoint = Channel::from_shared(node.uri()).unwrap().timeout(2 * PATIENCE);
+    let channel = endpoint.connect().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    Ok(AdminClient::new(channel))
+}
+
+/// A push that is under way.
+pub(crate) struct Push(Streaming<ModulePushResponse>);
+
+impl Push {
+    /// Pushes `wasm` through `node`.
+    pub(crate) async fn begin(node: &Node, wasm: &[u8], header: ModulePush) -> Result<Self, Status> {
+        let data = wasm.chunks(PIECE).map(|piece| Part::Data(piece.to_vec().into()));
+        let parts = std::iter::once(Part::Header(header)).chain(data);
+        let parts: Vec<_> = parts.map(|part| ModulePushRequest { part: Some(part) }).collect();
+        let stream = admin(node).await?.module_push(tokio_stream::iter(parts)).await?;
+        Ok(Self(stream.into_inner()))
+    }
+
+    /// Returns once a stage is told that contains `text`, or with what came of it.
+    pub(crate) async fn reaches(&mut self, text: &str) -> Result<Option<Activation>, Status> {
+        loop {
+            match self.0.message().await?.and_then(|event| event.event) {
+                Some(Event::Stage(stage)) if stage.contains(text) => return Ok(None),
+                Some(Event::Stage(_)) => {}
+                Some(Event::Done(row)) => return Ok(Some(row)),
+                None => panic!("the push ended without a word"),
+            }
+        }
+    }
+
+    /// What came of it.
+    pub(crate) async fn done(mut self) -> Result<Activation, Status> {
+        let end = async {
+            loop {
+                match self.0.message().await?.and_then(|event| event.event) {
+                    Some(Event::Done(row)) => return Ok(row),
+                    Some(Event::Stage(_)) => {}
+                    None => panic!("the push ended without a word"),
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, end).await.expect("a push ends")
+    }
+}
+
+/// Pushes and waits for the end of it.
+pub(crate) async fn push(node: &Node, wasm: &[u8]) -> Activation {
+    Push::begin(node, wasm, ModulePush::default()).await.unwrap().done().await.unwrap()
+}
+
+/// What became of the module, as this node knows it, if it answers.
+pub(crate) async fn history(node: &Node, name: &str) -> Option<Vec<Activation>> {
+    let request = ModuleHistoryRequest { name: name.into() };
+    Some(admin(node).await.ok()?.module_history(request).await.ok()?.into_inner().activations)
+}
+
+/// The same, from the first running node that answers.
+pub(crate) async fn history_of(cluster: &Cluster, name: &str) -> Vec<Activation> {
+    until("a node tells the history", async || {
+        for node in cluster.running() {
+            if let Some(rows) = history(node, name).await {
+                return Some(rows);
+            }
+        }
+        None
+    })
+    .await
+}
+
+/// The last row about these bytes, once there is one after `index`.
+pub(crate) async fn decided(cluster: &Cluster, name: &str, wasm: &[u8], index: u64) -> Activation {
+    let hash = hash(wasm);
+    until(&format!("what {name} shall be is decided"), async || {
+        let rows = history_of(cluster, name).await;
+        rows.into_iter().rfind(|row| row.hash[..] == hash && row.index > index)
+    })
+    .await
+}
+
+pub(crate) async fn retry(node: &Node, name: &str, without: &[&str]) -> Vec<String> {
+    let without = without.iter().map(|&name| name.to_owned()).collect();
+    let request = ModuleRetryRequest { name: name.into(), without };
+    admin(node).await.unwrap().module_retry(request).await.unwrap().into_inner().retried
+}
+
+/// Rows that were deleted.
+pub(crate) async fn drop_module(node: &Node, name: &str) -> Result<u64, Status> {
+    let request = ModuleDropRequest { name: name.into() };
+    Ok(admin(node).await.unwrap().module_drop(request).await?.into_inner().rows)
+}
+
+/// The row's activation.
+#[track_caller]
+pub(crate) fn activated(row: &Activation) -> &Activated {
+    match &row.outcome {
+        Some(Outcome::Activated(activated)) => activated,
+        _ => panic!("it was not activated: {row:?}"),
+    }
+}
+
+/// The row's refusal.
+#[track_caller]
+pub(crate) fn refused(row: &Activation) -> &Refused {
+    match &row.outcome {
+        Some(Outcome::Refused(refused)) => refused,
+        _ => panic!("it was not refused: {row:?}"),
+    }
+}

@@ -1,0 +1,112 @@
+//! What is already in the log when a module changes meets the new one: it runs there, or is answered that nobody has the method;
+//! and who was away across a change arrives in the same state.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use balsa::client::{Client, Code, Error};
+use balsa::proto::admin::ModulePush;
+
+use crate::abacus::{Abacus, Migrate, Reading, amount, path, total};
+use crate::harness::{Cluster, Setup, until};
+use crate::operator::{Push, activated, history_of, push};
+use crate::swapped::{file, files};
+use crate::witness::{Temper, Witnesses};
+
+/// Calls `Undo` until there is none; where the log answered so, the index is past the activation.
+async fn undo_for_ever(client: Client, stop: Arc<AtomicBool>) -> (Vec<u64>, u64) {
+    let (mut done, mut refused) = (Vec::new(), 0);
+    while !stop.load(Ordering::Relaxed) || refused == 0 {
+        match client.command(&path("abacus", "Undo"), amount(0)).await {
+            Ok(reply) => {
+                assert_eq!(refused, 0, "a method that was gone came back");
+                assert_eq!(Reading::of(&reply).version, "0.1.0");
+                done.push(reply.index.unwrap());
+            }
+            Err(Error::Refused(refusal)) => {
+                assert_eq!((refusal.code, refusal.reason.as_deref()), (Code::Unimplemented, Some("UNKNOWN_METHOD")));
+                refused += 1;
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    (done, refused)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_that_wait_for_a_method_that_goes_are_answered_that_it_is_gone() {
+    let first = Abacus::default().wasm();
+    let cluster = Cluster::start(files(&[file(&first)])).await;
+    let witnesses = Witnesses::start(&cluster, Temper::Strict, 3, 0).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let callers: Vec<_> = (0..6)
+        .map(|at| {
+            let (client, stop) = (cluster.nodes[at % 3].client(), Arc::clone(&stop));
+            tokio::spawn(undo_for_ever(client, stop))
+        })
+        .collect();
+    witnesses.go_on(50).await;
+    // All commands behind it wait while it migrates, and those that are logged meanwhile name a method that will be gone.
+    let without = Abacus { undo: false, migrate: Migrate::Slowly(2_000_000), ..Abacus::version("0.2.0") }.wasm();
+    let header = ModulePush { allow_breaking: true, ..ModulePush::default() };
+    let row = Push::begin(&cluster.nodes[0], &without, header).await.unwrap().done().await.unwrap();
+    activated(&row);
+    witnesses.go_on(50).await;
+    stop.store(true, Ordering::Relaxed);
+    for caller in callers {
+        let (done, refused) = caller.await.unwrap();
+        assert!(refused > 0);
+        assert!(!done.is_empty() && done.iter().all(|index| *index < row.index), "{done:?} {row:?}");
+    }
+    witnesses.stop().await.assert_kept(&cluster).await;
+    cluster.assert_same_state().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_carries_a_change_that_was_missed_and_the_code_with_it() {
+    let first = Abacus::default().wasm();
+    let start = [file(&first)];
+    let raft = "snapshot_log_bytes = \"1 MiB\"\nkeep_log_bytes = 0\n";
+    let mut cluster = Cluster::start(Setup { raft: Some(raft), ..files(&start) }).await;
+    let witnesses = Witnesses::start(&cluster, Temper::Persistent, 6, 16 << 10).await;
+    witnesses.go_on(100).await;
+    let away = cluster.follower().await;
+    let name = cluster.nodes[away].name.clone();
+    cluster.nodes[away].kill().await;
+    let second = Abacus { migrate: Migrate::Well, padding: 2 << 20, ..Abacus::version("0.2.0") }.wasm();
+    let header = ModulePush { without: vec![name], ..ModulePush::default() };
+    let through = cluster.running().next().unwrap();
+    let row = Push::begin(through, &second, header).await.unwrap().done().await.unwrap();
+    activated(&row);
+    until("the others have purged the activation", async || {
+        cluster.running().all(|node| trims_above(&node.log(), row.index) >= 3).then_some(())
+    })
+    .await;
+    let said = cluster.nodes[away].log().len();
+    cluster.nodes[away].start();
+    cluster.ready().await;
+    witnesses.go_on(100).await;
+    let log = cluster.nodes[away].log();
+    assert!(log[said..].contains("receiving a snapshot"), "it came back by the log");
+    assert_eq!(total(&cluster.nodes[away].client(), "abacus").await.unwrap().version, "0.2.0");
+    assert_eq!(crate::operator::history(&cluster.nodes[away], "abacus").await.unwrap().len(), 2);
+
+    // What it got it can run, compile and pass on: it leads a change.
+    for at in (0..3).filter(|at| *at != away) {
+        cluster.nodes[at].kill().await;
+        cluster.nodes[at].start();
+        cluster.ready().await;
+    }
+    let third = Abacus { migrate: Migrate::Well, ..Abacus::version("0.3.0") }.wasm();
+    activated(&push(&cluster.nodes[away], &third).await);
+    witnesses.go_on(50).await;
+    witnesses.stop().await.assert_kept(&cluster).await;
+    assert_eq!(history_of(&cluster, "abacus").await.len(), 3);
+    cluster.assert_same_state().await;
+}
+
+/// How often a node's log says that it gives up its entries above `index`.
+fn trims_above(log: &str, index: u64) -> usize {
+    let trims = log.lines().filter_map(|line| line.split_once("trimming the log upto=")?.1.split(' ').next());
+    trims.filter(|upto| upto.parse::<u64>().unwrap() > index).count()
+}
