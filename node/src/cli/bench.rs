@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hdrhistogram::Histogram;
+use parking_lot::Mutex;
 use prost::Message;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::Instant;
@@ -266,7 +267,7 @@ struct Worker {
     requests: Rc<Requests>,
     connection: Rc<Connection>,
     recorder: Rc<RefCell<Recorder>>,
-    gaps: Rc<RefCell<Gaps>>,
+    gaps: Rc<Mutex<Gaps>>,
     put: Template,
     get: Template,
     /// The window that counts.
@@ -288,7 +289,7 @@ async fn measure(
     let until = from + args.duration;
     let half = pushing.is_some().then(|| from + args.duration / 2);
     let recorder = Recorder { puts: Latencies::new(), gets: Latencies::new(), errors: BTreeMap::new() };
-    let (recorder, gaps) = (Rc::new(RefCell::new(recorder)), Rc::new(RefCell::new(Gaps::default())));
+    let (recorder, gaps) = (Rc::new(RefCell::new(recorder)), Rc::new(Mutex::new(Gaps::default())));
     let mut workers = JoinSet::new();
     for at in 0..args.in_flight {
         let connection = Rc::clone(&connections[at as usize % connections.len()]);
@@ -304,7 +305,7 @@ async fn measure(
     };
     while workers.join_next().await.is_some() {}
     let recorder = recorder.borrow();
-    let swap = pushed.map(|pushed| Swap::new(&pushed, &gaps.borrow()));
+    let swap = pushed.map(|pushed| Swap::new(&pushed, &gaps.lock()));
     let report = Report::new(args, endpoints, &recorder, swap);
     if report.succeeded() == 0 { Err(Error::Nothing(report.errors())) } else { Ok(report) }
 }
@@ -315,7 +316,7 @@ async fn push_at(
     until: Instant,
     client: &Client,
     file: &Bytes,
-    gaps: &RefCell<Gaps>,
+    gaps: &Mutex<Gaps>,
 ) -> Result<Pushed, Error> {
     tokio::time::sleep_until(half).await;
     let pushed = tokio::time::timeout_at(until, swap::push(client, file, gaps)).await;
@@ -382,7 +383,7 @@ impl Worker {
             return;
         }
         if result.is_ok() {
-            self.gaps.borrow_mut().answered(ended);
+            self.gaps.lock().answered(ended);
         }
         let mut recorder = self.recorder.borrow_mut();
         match result {

@@ -6,11 +6,11 @@
 //! runs; the part of it from the activation on is told by itself, since that is when commands have to wait, above all if there
 //! is something to migrate.
 
-use std::cell::RefCell;
 use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::Error;
@@ -84,9 +84,9 @@ pub(super) fn read(path: &Path, directory: &Path) -> Result<Bytes, crate::cli::E
 }
 
 /// Pushes `file`, and notes meanwhile what is being done.
-pub(super) async fn push(client: &Client, file: &Bytes, gaps: &RefCell<Gaps>) -> Result<Pushed, Error> {
+pub(super) async fn push(client: &Client, file: &Bytes, gaps: &Mutex<Gaps>) -> Result<Pushed, Error> {
     let begun = Instant::now();
-    let on_stage = |stage: &str| gaps.borrow_mut().is_at(stage);
+    let on_stage = |stage: &str| gaps.lock().is_at(stage);
     let header = ModulePush { pushed_by: "balsa bench".into(), ..ModulePush::default() };
     on_stage("sending");
     let row = client.module_push(&header, file, &on_stage).await.map_err(|error| Error::Swap(error.to_string()))?;
