@@ -172,9 +172,9 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn refresh(&self) -> impl Future<Output = Result<(), ServiceError>> + Send;
     /// The cluster as this node sees it.
     fn status(&self) -> impl Future<Output = admin::StatusResponse> + Send;
-    /// Hashes this node's whole state, at `min_index` or later.
-    fn deep_check(&self, min_index: u64)
-    -> impl Future<Output = Result<admin::DeepCheckResponse, ServiceError>> + Send;
+    /// Hashes this node's state after entry `index`, or the present one if that is 0; without a hash if it is not there, and will not
+    /// be soon.
+    fn deep_check(&self, index: u64) -> impl Future<Output = Result<admin::DeepCheckResponse, ServiceError>> + Send;
     /// The whole state at one index, with all that was answered before.
     fn backup(&self) -> impl Future<Output = Result<BackupStream, ServiceError>> + Send;
     /// What became of `module`, or of all modules, oldest first.

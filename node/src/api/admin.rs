@@ -26,7 +26,7 @@ impl<B: Backend> Admin for Operators<B> {
     }
 
     async fn deep_check(&self, request: Request<DeepCheckRequest>) -> Result<Response<DeepCheckResponse>, Status> {
-        let checked = self.0.backend.deep_check(request.into_inner().min_index).await;
+        let checked = self.0.backend.deep_check(request.into_inner().index).await;
         checked.map(Response::new).map_err(|error| status(&error.into()))
     }
 

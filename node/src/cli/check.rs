@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::kv::{read, remove_all, write};
 use super::{Error, Exit, Format, Session};
-use crate::client::{self, Client, Endpoint, Read};
+use crate::client::{self, Apart, Client, Endpoint, Read, hash_together};
 use crate::ids::hex;
 use crate::limits::VALUE_BYTES_MAX;
 use crate::proto::admin::{DeepCheckResponse, NodeStatus};
@@ -295,29 +295,17 @@ async fn compare_states(
     report: &mut Report,
     session: &mut Session<'_>,
 ) -> Result<(), Error> {
-    let mut index = report.index;
-    loop {
-        let hashes = hashes(nodes, index).await?;
-        let newest = hashes.iter().map(|hash| hash.index).max().unwrap_or(index);
-        if hashes.iter().all(|hash| hash.index == newest) {
-            return compare_hashes(nodes, &hashes, report, session);
+    let clients: Vec<_> = nodes.iter().map(|node| node.client.clone()).collect();
+    match hash_together(&clients, report.index, deadline).await {
+        Ok(hashes) => compare_hashes(nodes, &hashes, report, session),
+        Err(Apart::Node { node, error }) => Err(Error::from(error).through(&nodes[node])),
+        Err(Apart::Never { indexes }) => {
+            let each = nodes.iter().zip(indexes).map(|(node, index)| format!("{} at {index}", node.name));
+            let last = each.collect::<Vec<_>>().join(", ");
+            report.differences.push(format!("states were never hashed at one index (last {last})"));
+            Ok(())
         }
-        // Somebody writes. The nodes that were behind are asked again for a state at least as new as the newest.
-        if Instant::now() + POLL_INTERVAL >= deadline {
-            let text = format!("states were never hashed at one index (last at {})", indexes(nodes, &hashes));
-            report.differences.push(text);
-            return Ok(());
-        }
-        index = newest;
-        tokio::time::sleep(POLL_INTERVAL).await;
     }
-}
-
-async fn hashes(nodes: &[Node], index: u64) -> Result<Vec<DeepCheckResponse>, Error> {
-    let each = nodes
-        .iter()
-        .map(async |node| node.client.deep_check(index).await.map_err(|error| Error::from(error).through(node)));
-    join_all(each).await.into_iter().collect()
 }
 
 fn compare_hashes(
@@ -343,9 +331,4 @@ fn compare_hashes(
     say(session, || {
         format!("stored state at index {index} has hash {short} on every node ({keys} keys, {bytes} bytes)")
     })
-}
-
-fn indexes(nodes: &[Node], hashes: &[DeepCheckResponse]) -> String {
-    let each = nodes.iter().zip(hashes).map(|(node, hash)| format!("{} at {}", node.name, hash.index));
-    each.collect::<Vec<_>>().join(", ")
 }

@@ -27,6 +27,7 @@ mod failure;
 mod operators;
 mod raw;
 mod stream;
+mod together;
 
 #[cfg(test)]
 pub(crate) mod fake;
@@ -47,6 +48,7 @@ pub(crate) use failure::code_name;
 pub use failure::{Code, Detail, Error, Refusal, Rejection};
 pub use raw::RawCodec;
 pub use stream::Stream;
+pub use together::{Apart, hash_together};
 
 use crate::proto::admin;
 use connection::Connections;
@@ -206,9 +208,10 @@ impl Client {
         decode(STATUS, self.call(&call).await?)
     }
 
-    /// Has one node hash its whole state, at `min_index` or later. Slow, so a single attempt may take all of the timeout.
-    pub async fn deep_check(&self, min_index: u64) -> Result<admin::DeepCheckResponse, Error> {
-        let call = Call::query(DEEP_CHECK, admin::DeepCheckRequest { min_index }.encode_to_vec(), Read::default());
+    /// Has one node hash its state right after entry `index`, or the present one if that is 0. Slow, so a single attempt may take
+    /// all of the timeout. See [`hash_together`] for several nodes.
+    pub async fn deep_check(&self, index: u64) -> Result<admin::DeepCheckResponse, Error> {
+        let call = Call::query(DEEP_CHECK, admin::DeepCheckRequest { index }.encode_to_vec(), Read::default());
         let all = |timeout: Duration| timeout;
         decode(DEEP_CHECK, self.unary(None, all, &call).await?)
     }

@@ -147,7 +147,7 @@ impl Node {
             ticks.tick().await;
             self.exchange_round().await;
             self.judge_digests().await;
-            self.judge_clock();
+            self.judge_clock().await;
         }
     }
 
@@ -174,9 +174,9 @@ impl Node {
 
     /// Keeps what a peer said, and how its clock compares.
     pub(super) fn note_view(&self, from: NodeId, status: admin::NodeStatus, clock_ms: u64, round_trip: Duration) {
-        let there = clock_ms + u64::try_from(round_trip.as_millis() / 2).unwrap_or(0);
-        let offset_ms = i64::try_from(there).unwrap_or(i64::MAX) - i64::try_from(wall_clock_ms()).unwrap_or(i64::MAX);
-        let view = PeerView { status, at: Instant::now(), clock_offset_ms: offset_ms };
+        // Read half of the round trip ago, as far as one can tell.
+        let clock_ms = clock_ms.saturating_add(u64::try_from(round_trip.as_millis() / 2).unwrap_or(0));
+        let view = PeerView { status, at: Instant::now(), clock_ms };
         let mut views = self.inner.views.lock();
         // A request and a reply may overtake each other; what its files wanted before is not news.
         if views.get(&from).is_none_or(|known| !known.is_after(&view)) {
@@ -184,29 +184,30 @@ impl Node {
         }
     }
 
-    fn judge_clock(&self) {
-        let voters = self.voters();
-        let offsets: Vec<i64> = {
+    /// Compares clocks. A node whose own is off does not campaign, and if it leads, another should.
+    async fn judge_clock(&self) {
+        let (voters, now) = (self.voters(), Instant::now());
+        let others: Vec<u64> = {
             let views = self.inner.views.lock();
-            voters
-                .iter()
-                .filter_map(|id| views.get(id))
-                .filter(|view| view.is_fresh())
-                .map(|view| view.clock_offset_ms)
-                .collect()
+            let fresh = voters.iter().filter_map(|id| views.get(id)).filter(|view| view.is_fresh());
+            fresh.map(|view| view.clock_at(now)).collect()
         };
-        let mut clock = self.inner.clock.lock();
-        clock.observe(self.inner.reader.view().progress().time_ms, Instant::now());
-        clock.set_offsets(&offsets, voters.len());
-        let off = clock.is_off();
-        drop(clock);
+        let off = {
+            let mut clock = self.inner.clock.lock();
+            clock.observe(self.inner.reader.view().progress().time_ms, now);
+            clock.set_clocks(wall_clock_ms(), &others, voters.len(), now);
+            clock.is_off()
+        };
         self.inner.raft.runtime_config().elect(!off && self.fenced().is_none());
         match (off, self.inner.clock_off.swap(off, Ordering::Relaxed)) {
             (true, false) => {
-                tracing::warn!("this machine's clock is more than 5 s off the majority's; it does not campaign")
+                tracing::warn!("this machine's clock is more than 5 s off the majority's; this node does not lead")
             }
             (false, true) => tracing::info!("this machine's clock agrees with the majority's again"),
             _ => {}
+        }
+        if off {
+            self.give_up_leadership().await;
         }
     }
 
@@ -273,16 +274,17 @@ impl Node {
         first_difference(&digests(&self.recent_digests()), &digests(&response.digests))
     }
 
-    /// Hands leadership to the voter that is furthest, if this node has it.
+    /// Hands leadership to the voter that is furthest, of those whose clocks are right, if this node has it.
     pub(super) async fn give_up_leadership(&self) {
         if !self.is_leader() {
             return;
         }
         let best = {
-            let views = self.inner.views.lock();
-            let voters = self.voters();
+            let (voters, now) = (self.voters(), Instant::now());
+            let (views, clock) = (self.inner.views.lock(), self.inner.clock.lock());
             let fresh = views.iter().filter(|(id, view)| view.is_fresh() && voters.contains(id));
-            fresh.max_by_key(|(_, view)| view.status.last_index).map(|(id, _)| *id)
+            let right = fresh.filter(|(_, view)| clock.agrees_with(view.clock_at(now), now));
+            right.max_by_key(|(_, view)| view.status.last_index).map(|(id, _)| *id)
         };
         let Some(to) = best else { return };
         tracing::info!(%to, "handing leadership over");

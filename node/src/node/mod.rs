@@ -216,8 +216,8 @@ impl Backend for Node {
         self.cluster_status().await
     }
 
-    async fn deep_check(&self, min_index: u64) -> Result<admin::DeepCheckResponse, ServiceError> {
-        self.hash_state(min_index).await
+    async fn deep_check(&self, index: u64) -> Result<admin::DeepCheckResponse, ServiceError> {
+        self.hash_state(index).await
     }
 
     async fn backup(&self) -> Result<BackupStream, ServiceError> {

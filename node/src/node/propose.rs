@@ -73,7 +73,7 @@ impl Node {
         else {
             return Ok(());
         };
-        let now_ms = wall_clock_ms().max(self.inner.reader.view().progress().time_ms);
+        let now_ms = self.inner.clock.lock().now(wall_clock_ms(), Instant::now());
         if seconds.saturating_mul(1000) <= now_ms + KEY_AHEAD_MAX_MS {
             return Ok(());
         }

@@ -1,10 +1,12 @@
 //! What operators see: of this node, and through it of the others.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
+use tokio::sync::oneshot;
 
 use super::{Leader, Node};
 use crate::command::{Refusal, TrapClass};
@@ -13,9 +15,13 @@ use crate::ids::Digest;
 use crate::proto::{admin, command, peer};
 use crate::raft::clock::wall_clock_ms;
 use crate::service::{ServiceError, why_refused};
+use crate::state_machine::{Kept, View};
 
 /// Digests that a status carries: enough that two nodes under load find a common index.
 const DIGESTS_SAID: usize = 64;
+/// How long a node waits for the entry after which its state is asked for. An idle leader logs one a
+/// second, and a follower may be behind by some.
+const APPOINTMENT: Duration = Duration::from_secs(5);
 /// After this long, what a peer said is history.
 const FRESH: Duration = Duration::from_secs(5);
 
@@ -24,13 +30,19 @@ const FRESH: Duration = Duration::from_secs(5);
 pub(super) struct PeerView {
     pub(super) status: admin::NodeStatus,
     pub(super) at: Instant,
-    /// Its wall clock minus this node's.
-    pub(super) clock_offset_ms: i64,
+    /// Its wall clock then.
+    pub(super) clock_ms: u64,
 }
 
 impl PeerView {
     pub(super) fn is_fresh(&self) -> bool {
         self.at.elapsed() < FRESH
+    }
+
+    /// Its wall clock now. This machine's own has no part in it: it may have been set since.
+    pub(super) fn clock_at(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.at).as_millis();
+        self.clock_ms.saturating_add(u64::try_from(since).unwrap_or(0))
     }
 
     /// Whether the same process said this after it had said `other`.
@@ -185,14 +197,16 @@ impl Node {
         said(self.inner.reader.recent_digests(usize::MAX))
     }
 
-    /// Hashes the whole state, on a query thread: it reads everything.
-    pub(super) async fn hash_state(&self, min_index: u64) -> Result<admin::DeepCheckResponse, ServiceError> {
-        self.wait_published(min_index, Instant::now() + Duration::from_secs(10)).await?;
-        let reader = self.inner.reader.clone();
-        let hashed = self.inner.queries.run(None, move || {
-            let view = reader.view();
-            Ok((view.state_hash()?, *view.progress()))
-        });
+    /// Hashes the state after entry `index`, or the present one if that is 0, on a query thread: it reads everything.
+    pub(super) async fn hash_state(&self, index: u64) -> Result<admin::DeepCheckResponse, ServiceError> {
+        let view = match index {
+            0 => self.inner.reader.view(),
+            _ => match self.state_after(index).await {
+                Ok(view) => view,
+                Err(at) => return Ok(admin::DeepCheckResponse { index: at, ..Default::default() }),
+            },
+        };
+        let hashed = self.inner.queries.run(None, move || Ok((view.state_hash()?, *view.progress())));
         let (hash, progress) = hashed.await?;
         Ok(admin::DeepCheckResponse {
             index: progress.index(),
@@ -201,6 +215,22 @@ impl Node {
             keys: hash.keys,
             bytes: hash.bytes,
         })
+    }
+
+    /// The state right after entry `index`; or where this node is, if it was past that already or does not come to it soon.
+    async fn state_after(&self, index: u64) -> Result<Arc<View>, u64> {
+        let (keep, kept) = oneshot::channel();
+        let appointment = self.inner.reader.appoint(index, move |what| {
+            // Who asked may have gone.
+            let _ = keep.send(what);
+        });
+        let kept = tokio::time::timeout(APPOINTMENT, kept).await;
+        drop(appointment);
+        match kept {
+            Ok(Ok(Kept::There(view))) => Ok(view),
+            Ok(Ok(Kept::Missed(at))) => Err(at),
+            Ok(Err(_)) | Err(_) => Err(self.published()),
+        }
     }
 
     /// Sets what is cheaper to look at when `/metrics` is asked than to follow.

@@ -37,7 +37,8 @@ pub(super) struct Applied {
 
 impl StateMachine {
     /// Applies a batch. `reply` gets each entry's position and reply, as soon as it is known; then the batch is committed
-    /// and published. An error is this host's and final: the node must stop.
+    /// and published, and before that at each entry after which somebody has an [appointment](super::Appointment). An error is this
+    /// host's and final: the node must stop.
     pub fn apply(&mut self, entries: &[Entry], reply: &mut dyn FnMut(usize, Reply)) -> Result<(), HostFault> {
         if entries.is_empty() {
             return Ok(());
@@ -45,8 +46,11 @@ impl StateMachine {
         self.begin_change()?;
         for (position, entry) in entries.iter().enumerate() {
             reply(position, self.apply_entry(entry)?);
+            let is_last = position + 1 == entries.len();
+            if is_last || self.shared.appointments.is_awaited(entry.log_id.index()) {
+                self.commit()?;
+            }
         }
-        self.commit()?;
         self.end_change();
         Ok(())
     }

@@ -17,6 +17,7 @@ use openraft::entry::RaftEntry as _;
 use parking_lot::Mutex;
 use prost::Message;
 
+use super::appointments::Appointments;
 use super::digest::Recent;
 use super::query::Shared;
 use super::sessions::Sessions;
@@ -53,7 +54,7 @@ pub struct StateMachine {
     pub(super) state: Loaded,
     /// Digests of the batch that is being applied.
     pub(super) digests: Vec<(u64, Digest)>,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     fence: Fence,
     durable: Option<LogId>,
     /// A change was begun and has not ended well: what is in memory is not what is committed.
@@ -96,6 +97,7 @@ impl StateMachine {
             index: AtomicU64::new(state.progress.index()),
             recent: Mutex::new(Recent::default()),
             on_publish: options.on_publish,
+            appointments: Appointments::default(),
         };
         let durable = state.progress.last_applied;
         shared.restart(&state.progress);
@@ -221,12 +223,14 @@ impl StateMachine {
 
     fn publish(&mut self) {
         let before = self.shared.view.load_full();
-        self.shared.view.store(Arc::new(self.state.view(self.database.view(), Some(&before))));
+        let view = Arc::new(self.state.view(self.database.view(), Some(&before)));
+        self.shared.view.store(view.clone());
         self.shared.recent.lock().extend(self.digests.drain(..));
         let index = self.state.progress.index();
         // After the view, so that whoever sees this index also sees the view.
         self.shared.index.store(index, Ordering::Release);
         (self.shared.on_publish)(index);
+        self.shared.appointments.keep(&view);
     }
 }
 

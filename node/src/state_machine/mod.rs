@@ -26,12 +26,14 @@
 //! | `progress`    | the row that changes with every batch |
 //! | `digest`      | the rolling digest and the deep hash |
 //! | `query`       | reading: views, queries |
+//! | `appointments` | the state right after one entry, for who asked beforehand |
 //! | `fit`         | whether a module may take its place: advice, before the log is asked |
 //! | `snapshot`    | the state as a stream |
 
 #![deny(clippy::iter_over_hash_type, clippy::disallowed_methods)]
 
 mod apply;
+mod appointments;
 pub mod digest;
 mod fit;
 mod history;
@@ -48,6 +50,7 @@ mod uploads;
 #[cfg(test)]
 mod tests;
 
+pub use appointments::{Appointment, Kept};
 pub use fit::{Fit, broken};
 pub use machine::{Options, StateMachine};
 pub use modules::{ActiveModule, Registry};

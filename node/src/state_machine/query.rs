@@ -4,7 +4,9 @@
 //! modules of exactly that state. A query takes all of them from one view, so that an activation can never pair new
 //! code with old data. Views are shared and immutable; queries never wait for apply, nor apply for queries.
 //!
-//! Waiting for an index is the caller's business: `Options::on_publish` is told each published index.
+//! Waiting for an index is the caller's business: `Options::on_publish` is told each published index. A published state is
+//! that of some batch, and where batches end differs from node to node; who wants the state after one entry makes an
+//! [appointment](super::Appointment), and the batch ends there.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,6 +18,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::appointments::{Appointment, Appointments, Kept};
 use super::digest::{Recent, StateHash};
 use super::{ActiveModule, Fault, Progress, Registry, Snapshot, history, uploads};
 use crate::guest_log::{self, GuestLog};
@@ -51,6 +54,7 @@ pub(super) struct Shared {
     pub(super) index: AtomicU64,
     pub(super) recent: Mutex<Recent>,
     pub(super) on_publish: Arc<dyn Fn(u64) + Send + Sync>,
+    pub(super) appointments: Appointments,
 }
 
 /// Why a query has no outcome.
@@ -216,6 +220,15 @@ impl Reader {
     /// Index of the newest published state. A view taken afterwards is at this index or later.
     pub fn published_index(&self) -> u64 {
         self.shared.index.load(Ordering::Acquire)
+    }
+
+    /// Has `then` called with the state right after entry `index` (above 0), on the state machine's thread, once it is published; or
+    /// at once with what became of it, if it is.
+    pub fn appoint(&self, index: u64, then: impl FnOnce(Kept) + Send + 'static) -> Appointment {
+        let appointment = Appointments::make(&self.shared, index, Box::new(then));
+        // Published before it was made, and perhaps nothing comes after it.
+        self.shared.appointments.keep(&self.view());
+        appointment
     }
 
     /// What is served.

@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use balsa::client::{Client, Endpoint, Options};
+use balsa::client::{Client, Endpoint, Options, hash_together};
 use balsa::proto::admin::{NodeStatus, StatusResponse};
-use futures::future::join_all;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -46,6 +45,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) raft: Option<&'a str>,
     /// Lines for `[limits]`.
     pub(crate) limits: &'a str,
+    /// Each node has a wall clock that the test can set.
+    pub(crate) clocks: bool,
     /// Modules' files. Each node has them, and its `balsa.toml`, in a directory of its own.
     pub(crate) modules: Option<&'a [File<'a>]>,
 }
@@ -61,7 +62,7 @@ pub(crate) struct File<'a> {
 
 impl Default for Setup<'_> {
     fn default() -> Self {
-        Self { replicas: 3, hostile: false, raft: None, limits: "", modules: None }
+        Self { replicas: 3, hostile: false, raft: None, limits: "", clocks: false, modules: None }
     }
 }
 
@@ -84,6 +85,8 @@ pub(crate) struct Node {
     log: PathBuf,
     endpoint: Endpoint,
     http: SocketAddr,
+    /// What libfaketime reads: how far the node's wall clock is off.
+    clock: Option<PathBuf>,
     process: Option<Child>,
     frozen: bool,
 }
@@ -98,6 +101,9 @@ impl Cluster {
         fs::write(&config, toml(dir.path(), base, setup)).unwrap();
         let nodes = (0..setup.replicas).map(|ordinal| Node::new(dir.path(), &config, base, ordinal)).collect();
         let mut cluster = Self { nodes, base, dir, _turn: turn };
+        if setup.clocks {
+            cluster.nodes.iter_mut().for_each(Node::give_clock);
+        }
         if setup.modules.is_some() {
             cluster.nodes.iter_mut().for_each(|node| node.config = node.volume.path("balsa.toml"));
             cluster.give_all(setup);
@@ -208,15 +214,9 @@ impl Cluster {
     /// All running nodes hold the same bytes, and got there by the same history.
     pub(crate) async fn assert_same_state(&self) {
         let clients: Vec<_> = self.running().map(Node::client).collect();
-        let mut index = 0;
-        let states = until("all nodes are at one index", async || {
-            // At the same time, since an idle leader logs an entry a second.
-            let checks = join_all(clients.iter().map(|client| client.deep_check(index))).await;
-            let states = checks.into_iter().collect::<Result<Vec<_>, _>>().ok()?;
-            index = states.iter().map(|state| state.index).max()?;
-            states.iter().all(|state| state.index == index).then_some(states)
-        })
-        .await;
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let states = hash_together(&clients, 0, deadline).await.expect("all nodes come to one entry");
+        let index = states[0].index;
         for state in &states[1..] {
             assert_eq!(state.hash, states[0].hash, "the stored bytes differ at index {index}");
             assert_eq!(state.digest, states[0].digest, "the histories differ at index {index}");
@@ -252,6 +252,7 @@ impl Node {
             log: dir.join(format!("{name}.log")),
             endpoint: Endpoint::new("127.0.0.1", first),
             http: SocketAddr::from((Ipv4Addr::LOCALHOST, first + 2)),
+            clock: None,
             process: None,
             frozen: false,
             name,
@@ -265,7 +266,27 @@ impl Node {
         let mut command = program();
         command.args(["serve", "--name", &self.name, "--config"]).arg(&self.config);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
+        if let Some(clock) = &self.clock {
+            command.env("LD_PRELOAD", fake_clock()).env("FAKETIME_TIMESTAMP_FILE", clock);
+            command
+                .env("FAKETIME_CACHE_DURATION", "1")
+                .env("NO_FAKE_STAT", "1")
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
         self.process = Some(command.spawn().unwrap());
+    }
+
+    fn give_clock(&mut self) {
+        self.clock = Some(self.log.with_extension("clock"));
+        self.set_clock("+0");
+    }
+
+    /// Sets the node's wall clock so far ahead (`+10y`); it shows within a second.
+    pub(crate) fn set_clock(&self, offset: &str) {
+        let clock = self.clock.as_ref().expect("the cluster was set up with clocks");
+        let draft = clock.with_extension("new");
+        fs::write(&draft, offset).unwrap();
+        fs::rename(draft, clock).unwrap();
     }
 
     /// `kill -9`.
@@ -440,6 +461,16 @@ pub(crate) fn program() -> Command {
         command.env_remove(name);
     }
     command
+}
+
+/// The library that comes between a process and the clock.
+fn fake_clock() -> PathBuf {
+    let library = "faketime/libfaketime.so.1";
+    let places = [format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH), "/usr/lib64".into(), "/usr/lib".into()];
+    let found = places.into_iter().chain(["/usr/local/lib".into()]).map(|place| Path::new(&place).join(library));
+    found.into_iter().find(|path| path.exists()).expect(
+        "libfaketime is not installed, so no test can set a node's clock; `make setup-test` installs it (Debian's package libfaketime)",
+    )
 }
 
 /// Looks until there is something to see.

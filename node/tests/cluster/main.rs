@@ -24,7 +24,9 @@ mod witness;
 
 mod authors;
 mod behind;
+mod clock;
 mod command_line;
+mod compared;
 mod edited;
 mod fenced;
 mod founded;

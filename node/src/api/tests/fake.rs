@@ -170,11 +170,11 @@ impl Backend for Fake {
         admin::StatusResponse { answered_by: self.node_name().to_owned(), ..Default::default() }
     }
 
-    async fn deep_check(&self, min_index: u64) -> Result<admin::DeepCheckResponse, ServiceError> {
-        if min_index > 100 {
+    async fn deep_check(&self, index: u64) -> Result<admin::DeepCheckResponse, ServiceError> {
+        if index > 100 {
             return Err(ServiceError::NotReady("index 100 is the last".into()));
         }
-        Ok(admin::DeepCheckResponse { index: min_index, ..Default::default() })
+        Ok(admin::DeepCheckResponse { index, ..Default::default() })
     }
 
     async fn backup(&self) -> Result<BackupStream, ServiceError> {

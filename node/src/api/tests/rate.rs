@@ -56,7 +56,7 @@ impl Backend for Echo {
     async fn status(&self) -> admin::StatusResponse {
         admin::StatusResponse::default()
     }
-    async fn deep_check(&self, _min_index: u64) -> Result<admin::DeepCheckResponse, ServiceError> {
+    async fn deep_check(&self, _index: u64) -> Result<admin::DeepCheckResponse, ServiceError> {
         Err(ServiceError::NoLeader)
     }
     async fn module_history(

@@ -71,9 +71,9 @@ async fn operators_get_the_status_and_a_check() {
     let mut admin = AdminClient::new(channel);
     let status = admin.status(StatusRequest {}).await.unwrap().into_inner();
     assert_eq!(status.answered_by, "balsa-0");
-    let checked = admin.deep_check(DeepCheckRequest { min_index: 9 }).await.unwrap().into_inner();
+    let checked = admin.deep_check(DeepCheckRequest { index: 9 }).await.unwrap().into_inner();
     assert_eq!(checked.index, 9);
-    let error = admin.deep_check(DeepCheckRequest { min_index: 101 }).await.unwrap_err();
+    let error = admin.deep_check(DeepCheckRequest { index: 101 }).await.unwrap_err();
     assert_eq!(super::reason_of(&error).unwrap().0, "NOT_READY");
 }
 

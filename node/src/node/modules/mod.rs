@@ -225,7 +225,12 @@ impl Node {
             source: if first { pb::Source::Genesis } else { pb::Source::Files },
             decides: wish.wish.clone(),
         };
-        match self.change(&proposal, &watcher).await {
+        let decided = self.change(&proposal, &watcher).await;
+        if matches!(decided, Ok(_) | Err(Undecided::Superseded)) {
+            // What an operator excused was this wish, not the next one.
+            self.inner.changes.excused.lock().remove(&wish.name);
+        }
+        match decided {
             Ok(row) => said(&row),
             Err(Undecided::Superseded) => tracing::info!(module = wish.name, "the files want something else by now"),
             Err(error) => tracing::info!(module = wish.name, %error, "not decided; it will be tried again"),

@@ -1,5 +1,6 @@
 //! Tests of the whole state machine: golden scripts, replay, crashes, snapshots.
 
+mod appointments;
 mod crash;
 mod harness;
 mod replay;
