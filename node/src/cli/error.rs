@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::{Console, Format, call, value};
 use crate::client::endpoint::{FileError, Source};
-use crate::client::{self, Endpoints, Rejection, code_name};
+use crate::client::{self, Endpoints, Rejection};
+use crate::command::code_name;
 
 /// The exit codes of `balsa`, as its help lists them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
