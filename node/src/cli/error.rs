@@ -92,9 +92,9 @@ impl Error {
     /// The exit code that says what kind of failure it is.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Nobody { .. } | Self::Client(client::Error::Unavailable { .. } | client::Error::Interrupted(_)) => {
-                Exit::Unavailable
-            }
+            Self::Nobody { .. }
+            | Self::Endpoints(FileError::NotThere(_))
+            | Self::Client(client::Error::Unavailable { .. } | client::Error::Interrupted(_)) => Exit::Unavailable,
             Self::Client(client::Error::OutcomeUnknown { .. }) => Exit::OutcomeUnknown,
             Self::Client(client::Error::Rejected(_)) => Exit::Rejected,
             Self::Bench(error) => error.exit(),
