@@ -250,7 +250,7 @@ impl Node {
         let first = self.ask_first_difference(witness).await.unwrap_or(index);
         let reason = format!(
             "its state differs from the majority's: first seen at index {first} (at {index} its digest is {}, the majority's {}); \
-             it serves nothing any more and has to be replaced; docs/operations.md says how",
+             it serves nothing any more and is lost to its cluster; docs/operations.md says what can be done",
             own.short(),
             majority.short()
         );
