@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use openraft::RaftMetrics;
 use openraft::async_runtime::WatchReceiver;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -13,7 +14,7 @@ use crate::proto::{admin, peer};
 use crate::raft::clock::wall_clock_ms;
 use crate::raft::exchange::{Digests, Verdict, first_difference, judge};
 use crate::raft::peers::Purpose;
-use crate::raft::types::Member;
+use crate::raft::types::{Member, TypeConfig};
 
 /// How often nodes compare digests and clocks, and a leader without work moves log time.
 const EXCHANGE: Duration = Duration::from_secs(1);
@@ -23,6 +24,8 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(900);
 const GENESIS_POLL: Duration = Duration::from_millis(100);
 /// How long genesis, a tick or a change of limits may take before it is tried again.
 pub(super) const PROPOSAL: Duration = Duration::from_secs(5);
+/// How long the state may take to become durable before the log is trimmed.
+const SNAPSHOT: Duration = Duration::from_secs(60);
 
 fn every(period: Duration) -> tokio::time::Interval {
     let mut interval = interval(period);
@@ -299,7 +302,7 @@ impl Node {
     /// Snapshots by the log's size, checkpoints by time.
     async fn keep_house(&self) {
         let mut seconds = every(Duration::from_secs(1));
-        let mut checkpointed = Instant::now();
+        let (mut checkpointed, mut trimmed) = (Instant::now(), 0);
         loop {
             seconds.tick().await;
             if checkpointed.elapsed() >= self.inner.config.storage.checkpoint_interval {
@@ -308,27 +311,34 @@ impl Node {
                     return;
                 }
             }
-            self.trim_log().await;
+            trimmed = self.trim_log(trimmed).await.unwrap_or(trimmed);
         }
     }
 
-    /// Once the log has grown enough, the state is made durable, and the log behind it is dropped but for what a follower
-    /// that was away for a while needs.
-    async fn trim_log(&self) {
-        let bytes = self.inner.log.size().bytes;
-        if bytes < self.inner.config.raft.snapshot_log_bytes + self.inner.config.raft.keep_log_bytes {
-            return;
+    /// Once the log has grown enough since it was trimmed at the index `trimmed`, the state is made durable, and the log behind
+    /// it is dropped but for what a follower that was away for a while needs. Returns where it was trimmed now.
+    ///
+    /// What counts is entries, not files: a file is given back only when no entry in it is needed.
+    async fn trim_log(&self, trimmed: u64) -> Option<u64> {
+        let (log, raft) = (&self.inner.log, &self.inner.raft);
+        let keep = self.inner.config.raft.keep_log_bytes;
+        let bytes = log.bytes_from(log.range().start.max(trimmed));
+        if bytes < self.inner.config.raft.snapshot_log_bytes + keep {
+            return None;
         }
-        let trigger = self.inner.raft.trigger();
-        if trigger.snapshot().await.is_err() {
-            return;
+        let upto = log.index_keeping(keep)?.min(self.published());
+        raft.trigger().snapshot().await.ok()?;
+        // Raft drops nothing that is not in a snapshot, and does not wait for one.
+        let is_covered = |raft: &RaftMetrics<TypeConfig>| raft.snapshot.is_some_and(|last| last.index() >= upto);
+        if let Err(error) = raft.wait(Some(SNAPSHOT)).metrics(is_covered, "the snapshot to trim the log with").await {
+            tracing::warn!(%error, "the log stays as long as it is");
+            return None;
         }
-        if let Some(upto) = self.inner.log.index_keeping(self.inner.config.raft.keep_log_bytes) {
-            tracing::info!(upto, bytes, "trimming the log");
-            if let Err(error) = trigger.purge_log(upto).await {
-                tracing::warn!(%error, "cannot trim the log");
-            }
+        tracing::info!(upto, bytes, "trimming the log");
+        if let Err(error) = raft.trigger().purge_log(upto).await {
+            tracing::warn!(%error, "cannot trim the log");
         }
+        Some(upto)
     }
 
     /// The other members.
