@@ -1,5 +1,6 @@
 //! What a node does without being asked.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use openraft::RaftMetrics;
 use openraft::async_runtime::WatchReceiver;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Leader, Node, PeerView};
+use super::{Leader, Node, PeerView, lag};
 use crate::ids::{Digest, NodeId};
 use crate::proto::command as pb;
 use crate::proto::{admin, peer};
@@ -20,6 +21,8 @@ use crate::raft::types::{Member, TypeConfig};
 const EXCHANGE: Duration = Duration::from_secs(1);
 /// How long a peer has to answer.
 const ANSWER_WITHIN: Duration = Duration::from_millis(900);
+/// A member that has not been heard of for this long is lost, until it is heard of again.
+const SILENCE: Duration = Duration::from_secs(3);
 /// How often a leader looks whether the first module can be logged.
 const GENESIS_POLL: Duration = Duration::from_millis(100);
 /// How long genesis, a tick or a change of limits may take before it is tried again.
@@ -54,6 +57,8 @@ impl Node {
         tokio::spawn(async move { node.lead_for_ever().await });
         let node = self.clone();
         tokio::spawn(async move { node.follow_leaders().await });
+        let node = self.clone();
+        tokio::spawn(async move { node.watch_lag().await });
         let node = self.clone();
         tokio::spawn(async move { node.keep_house().await });
         let node = self.clone();
@@ -103,6 +108,20 @@ impl Node {
         }
     }
 
+    /// Follows how long it takes until what was committed is applied here.
+    async fn watch_lag(&self) {
+        let mut looks = every(lag::LOOK);
+        loop {
+            looks.tick().await;
+            let committed = {
+                let metrics = self.inner.raft.metrics();
+                let metrics = metrics.borrow_watched();
+                metrics.current_leader.and(metrics.cluster_committed).map(|id| id.index())
+            };
+            self.inner.lag.lock().look(committed, self.published(), Instant::now());
+        }
+    }
+
     /// What only a leader does: what the files want, and time that passes without commands.
     async fn lead_for_ever(&self) {
         let mut last_applied = 0;
@@ -146,9 +165,11 @@ impl Node {
 
     async fn exchange_for_ever(&self) {
         let mut ticks = every(EXCHANGE);
+        let (started, mut silent) = (Instant::now(), BTreeSet::new());
         loop {
             ticks.tick().await;
             self.exchange_round().await;
+            self.note_silence(started, &mut silent);
             self.judge_digests().await;
             self.judge_clock().await;
         }
@@ -158,6 +179,24 @@ impl Node {
     pub(super) async fn exchange_round(&self) {
         let others = self.other_members();
         futures::future::join_all(others.iter().map(|(id, member)| self.exchange_with(*id, member))).await;
+    }
+
+    /// Says once that a member does not answer any more, and once that it does again. Whatever needs it finds out by itself, many
+    /// times a second, and has nothing to add.
+    fn note_silence(&self, started: Instant, silent: &mut BTreeSet<NodeId>) {
+        let members = self.other_members();
+        silent.retain(|id| members.iter().any(|(member, _)| member == id));
+        for (id, member) in members {
+            let heard = self.inner.views.lock().get(&id).map_or(started, |view| view.at);
+            let (name, addr) = (&member.name, &member.peer_addr);
+            if heard.elapsed() < SILENCE {
+                if silent.remove(&id) {
+                    tracing::info!(peer = name, addr, "the peer answers again");
+                }
+            } else if silent.insert(id) {
+                tracing::warn!(peer = name, addr, "the peer does not answer");
+            }
+        }
     }
 
     async fn exchange_with(&self, id: NodeId, member: &Member) {
