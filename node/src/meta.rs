@@ -42,7 +42,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The file is not one that balsa wrote.
-    #[error("{} is damaged: {why}. It holds this node's identity and cannot be made anew beside an old log; restore it from a copy of this very volume, or replace this node; docs/operations.md says how", .path.display())]
+    #[error("{} is damaged: {why}. It holds this node's identity and cannot be made anew beside an old log; put it back from a copy of this very volume; else this node is lost to its cluster, and docs/operations.md says what can be done", .path.display())]
     Damaged {
         /// Which file.
         path: PathBuf,

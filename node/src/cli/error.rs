@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::{Console, Format, call, value};
 use crate::client::endpoint::{FileError, Source};
-use crate::client::{self, Endpoints, Rejection, code_name};
+use crate::client::{self, Endpoints, Rejection};
+use crate::command::code_name;
 
 /// The exit codes of `balsa`, as its help lists them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,9 +92,9 @@ impl Error {
     /// The exit code that says what kind of failure it is.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Nobody { .. } | Self::Client(client::Error::Unavailable { .. } | client::Error::Interrupted(_)) => {
-                Exit::Unavailable
-            }
+            Self::Nobody { .. }
+            | Self::Endpoints(FileError::NotThere(_))
+            | Self::Client(client::Error::Unavailable { .. } | client::Error::Interrupted(_)) => Exit::Unavailable,
             Self::Client(client::Error::OutcomeUnknown { .. }) => Exit::OutcomeUnknown,
             Self::Client(client::Error::Rejected(_)) => Exit::Rejected,
             Self::Bench(error) => error.exit(),

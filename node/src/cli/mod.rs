@@ -23,6 +23,7 @@ mod status;
 mod value;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
@@ -30,6 +31,7 @@ use clap::{Parser, Subcommand};
 pub use error::{Error, Exit};
 pub use output::{Console, Format};
 
+use crate::client::endpoint::LOCAL_DIRECTORY;
 use crate::client::{Client, Endpoint, Endpoints, Options};
 
 const ABOUT: &str = "A replicated, durable, linearizable gRPC service whose logic is your WebAssembly module";
@@ -43,8 +45,8 @@ Exit codes:
   4  outcome unknown: the command was sent, and may or may not have been run
   5  rejected: by the module, which ran and answered with an error, or of a module that was pushed and refused
 
-Endpoints, if none are given: those of the local cluster (.balsa/endpoints, written by `balsa up`, looked for from here \
-upward), else 127.0.0.1:6000.";
+Endpoints, if none are given: those of the local cluster in --dir; without it, of the one in .balsa, looked for from here \
+upward; else 127.0.0.1:6000.";
 
 /// How long a call may take unless `--timeout` says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -68,6 +70,9 @@ pub struct Global {
     /// Nodes of the cluster, as host:port; any one will do, and several are tried in turn
     #[arg(long, global = true, env = "BALSA_ENDPOINTS", value_delimiter = ',', value_name = "HOST:PORT,...")]
     endpoints: Vec<Endpoint>,
+    /// The directory of a local cluster: where `up` keeps it, and where everything else looks for it [default: .balsa]
+    #[arg(long = "dir", global = true, env = "BALSA_DIR", value_name = "DIR")]
+    local_dir: Option<PathBuf>,
     /// How long a call may take with all its retries, such as 500ms or 1m [default: 10s; 2s while nothing listens]
     #[arg(long, global = true, value_name = "DURATION", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
@@ -121,17 +126,21 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, console: &mut Console)
         Ok(args) => args,
         Err(error) => return console.usage(&error).into(),
     };
-    let format = args.global.output;
-    match args.command {
+    let Args { global, command } = args;
+    let format = global.output;
+    match command {
         Command::Serve(args) => serve::run(args),
-        Command::Up(args) => up::run(args),
+        Command::Up(args) => {
+            let dir = global.local_dir.clone().unwrap_or_else(|| LOCAL_DIRECTORY.into());
+            up::run(up::Args { dir, ..args })
+        }
         Command::Dev(args) => dev::run(&args),
         Command::Config(args) => config::run(args, format),
         Command::Module(args) if args.is_local() => {
             finish(module::run_local(&args, format, console), format, console).into()
         }
         Command::Completions(args) => finish(completions::run(&args, console), format, console).into(),
-        command => finish(run_client(command, &args.global, console), format, console).into(),
+        command => finish(run_client(command, &global, console), format, console).into(),
     }
 }
 
@@ -188,7 +197,7 @@ struct Session<'a> {
 
 impl<'a> Session<'a> {
     fn new(global: &Global, console: &'a mut Console) -> Result<Self, Error> {
-        let endpoints = Endpoints::find(&global.endpoints, &console.directory)?;
+        let endpoints = Endpoints::find(&global.endpoints, global.local_dir.as_deref(), &console.directory)?;
         let timeout = global.timeout.unwrap_or(TIMEOUT);
         let first_contact = global.timeout.unwrap_or(FIRST_CONTACT);
         let options = Options { first_contact, ..Options::new(endpoints.list.clone(), timeout) };

@@ -73,10 +73,20 @@ fn start_log(log: &config::Log) -> reload::Handle<Targets, Registry> {
     level
 }
 
+/// Parts of openraft that warn at each attempt to reach a peer which is gone, several times a second and for as long as it is. Of
+/// that, the node itself has one line when a peer is lost and one when it is back (`node/duties.rs`).
+const OPENRAFT_ON_PEERS: [&str; 4] = [
+    "openraft::core::heartbeat",
+    "openraft::core::raft_core",
+    "openraft::engine::handler::replication_handler",
+    "openraft::replication",
+];
+
 /// openraft tells its engine's every step at INFO; who wants that asks for `debug`.
 fn quiet(level: tracing::Level) -> Targets {
-    let openraft = if level > tracing::Level::INFO { level } else { tracing::Level::WARN.min(level) };
-    Targets::new().with_default(level).with_target("openraft", openraft)
+    let at_most = |most: tracing::Level| if level > tracing::Level::INFO { level } else { most.min(level) };
+    let on_peers = OPENRAFT_ON_PEERS.map(|part| (part, at_most(tracing::Level::ERROR)));
+    Targets::new().with_default(level).with_target("openraft", at_most(tracing::Level::WARN)).with_targets(on_peers)
 }
 
 async fn stop_signal() {

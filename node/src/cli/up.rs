@@ -47,8 +47,8 @@ pub struct Args {
     /// How many nodes a new cluster gets [default: 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=9))]
     pub(super) nodes: Option<u64>,
-    /// The cluster's directory
-    #[arg(long, value_name = "DIR", default_value = ".balsa")]
+    /// The cluster's directory: `--dir`, which all clients understand as well.
+    #[arg(skip)]
     pub(super) dir: PathBuf,
     /// Use this configuration instead of the directory's own
     #[arg(long, value_name = "FILE")]

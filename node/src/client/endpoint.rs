@@ -7,7 +7,11 @@ use std::str::FromStr;
 /// The client port of a node.
 pub const DEFAULT_PORT: u16 = 6000;
 
-/// Written by `balsa up`, relative to its directory: one `host:port` a line.
+/// The directory of a local cluster, unless another one is given.
+pub const LOCAL_DIRECTORY: &str = ".balsa";
+/// Written by `balsa up` into its directory: one `host:port` a line.
+pub const FILE_NAME: &str = "endpoints";
+/// The same, as it is found without being told where.
 pub const LOCAL_FILE: &str = ".balsa/endpoints";
 /// The same of `balsa dev`.
 pub const DEV_FILE: &str = ".balsa-dev/endpoints";
@@ -130,16 +134,27 @@ pub enum FileError {
         /// Why.
         error: EndpointError,
     },
+    /// There is none where one was said to be.
+    #[error("no local cluster runs in {dir}: there is no {dir}/endpoints; start it with `balsa up --dir {dir}`", dir = .0.display())]
+    NotThere(PathBuf),
     /// No address in it.
     #[error("{} names no endpoint; start the cluster again with `balsa up`, or use --endpoints", .0.display())]
     Empty(PathBuf),
 }
 
 impl Endpoints {
-    /// `given`, else the file of a local cluster in `directory` or above it, else the default.
-    pub fn find(given: &[Endpoint], directory: &Path) -> Result<Self, FileError> {
+    /// `given`; else the local cluster in `local`; else that of `directory` or above it; else the default.
+    pub fn find(given: &[Endpoint], local: Option<&Path>, directory: &Path) -> Result<Self, FileError> {
         if !given.is_empty() {
             return Ok(Self { list: given.to_vec(), source: Source::Given });
+        }
+        if let Some(local) = local {
+            let path = directory.join(local).join(FILE_NAME);
+            return match std::fs::read_to_string(&path) {
+                Ok(text) => Self::from_file(path, &text),
+                Err(error) if absent(&error) => Err(FileError::NotThere(local.to_owned())),
+                Err(error) => Err(FileError::Unreadable { path, error }),
+            };
         }
         let places =
             directory.ancestors().flat_map(|directory| [LOCAL_FILE, DEV_FILE].map(|file| directory.join(file)));
@@ -215,18 +230,40 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let deep = directory.path().join("a/b");
         std::fs::create_dir_all(&deep).unwrap();
-        let found = Endpoints::find(&[], &deep).unwrap();
+        let found = Endpoints::find(&[], None, &deep).unwrap();
         assert_eq!(found.source, Source::Default);
 
         let file = directory.path().join(LOCAL_FILE);
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(&file, "# balsa up\n127.0.0.1:6000\n\n127.0.0.1:6010\n").unwrap();
-        let found = Endpoints::find(&[], &deep).unwrap();
+        let found = Endpoints::find(&[], None, &deep).unwrap();
         assert_eq!(found.source, Source::File(file));
         assert_eq!(found.list, [Endpoint::new("127.0.0.1", 6000), Endpoint::new("127.0.0.1", 6010)]);
 
         let given = [Endpoint::new("elsewhere", 1)];
-        assert_eq!(Endpoints::find(&given, &deep).unwrap(), Endpoints { list: given.to_vec(), source: Source::Given });
+        assert_eq!(
+            Endpoints::find(&given, None, &deep).unwrap(),
+            Endpoints { list: given.to_vec(), source: Source::Given }
+        );
+    }
+
+    #[test]
+    fn a_directory_that_is_named_is_the_only_one_that_counts() {
+        let directory = tempfile::tempdir().unwrap();
+        for (place, port) in [(".balsa", 6000), ("other", 7000)] {
+            std::fs::create_dir(directory.path().join(place)).unwrap();
+            std::fs::write(directory.path().join(place).join("endpoints"), format!("127.0.0.1:{port}\n")).unwrap();
+        }
+        let found = Endpoints::find(&[], Some(Path::new("other")), directory.path()).unwrap();
+        assert_eq!(found.list, [Endpoint::new("127.0.0.1", 7000)]);
+        let absent = Endpoints::find(&[], Some(Path::new("none")), directory.path()).unwrap_err();
+        assert_eq!(
+            absent.to_string(),
+            "no local cluster runs in none: there is no none/endpoints; start it with `balsa up --dir none`"
+        );
+        let given = [Endpoint::new("elsewhere", 1)];
+        let found = Endpoints::find(&given, Some(Path::new("none")), directory.path()).unwrap();
+        assert_eq!(found.source, Source::Given);
     }
 
     #[test]

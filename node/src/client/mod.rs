@@ -44,7 +44,6 @@ use tonic::transport::Channel;
 pub use backoff::Backoff;
 pub use connection::CONNECT_TIMEOUT;
 pub use endpoint::{Endpoint, Endpoints};
-pub(crate) use failure::code_name;
 pub use failure::{Code, Detail, Error, Refusal, Rejection};
 pub use raw::RawCodec;
 pub use stream::Stream;

@@ -13,7 +13,7 @@ pub enum Error {
     /// Bytes that were synced are not what was written. Never repaired silently: it may have been acknowledged.
     #[error(
         "{} is damaged at byte {offset}: {damage}. Acknowledged entries may be lost, so this node does not start; \
-         this node has to be replaced; docs/operations.md says how", file.display()
+         docs/operations.md says what can be done", file.display()
     )]
     Damaged {
         /// The segment.

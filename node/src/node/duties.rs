@@ -1,28 +1,34 @@
 //! What a node does without being asked.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use openraft::RaftMetrics;
 use openraft::async_runtime::WatchReceiver;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Leader, Node, PeerView};
+use super::{Leader, Node, PeerView, lag};
 use crate::ids::{Digest, NodeId};
 use crate::proto::command as pb;
 use crate::proto::{admin, peer};
 use crate::raft::clock::wall_clock_ms;
 use crate::raft::exchange::{Digests, Verdict, first_difference, judge};
 use crate::raft::peers::Purpose;
-use crate::raft::types::Member;
+use crate::raft::types::{Member, TypeConfig};
 
 /// How often nodes compare digests and clocks, and a leader without work moves log time.
 const EXCHANGE: Duration = Duration::from_secs(1);
 /// How long a peer has to answer.
 const ANSWER_WITHIN: Duration = Duration::from_millis(900);
+/// A member that has not been heard of for this long is lost, until it is heard of again.
+const SILENCE: Duration = Duration::from_secs(3);
 /// How often a leader looks whether the first module can be logged.
 const GENESIS_POLL: Duration = Duration::from_millis(100);
 /// How long genesis, a tick or a change of limits may take before it is tried again.
 pub(super) const PROPOSAL: Duration = Duration::from_secs(5);
+/// How long the state may take to become durable before the log is trimmed.
+const SNAPSHOT: Duration = Duration::from_secs(60);
 
 fn every(period: Duration) -> tokio::time::Interval {
     let mut interval = interval(period);
@@ -51,6 +57,8 @@ impl Node {
         tokio::spawn(async move { node.lead_for_ever().await });
         let node = self.clone();
         tokio::spawn(async move { node.follow_leaders().await });
+        let node = self.clone();
+        tokio::spawn(async move { node.watch_lag().await });
         let node = self.clone();
         tokio::spawn(async move { node.keep_house().await });
         let node = self.clone();
@@ -100,6 +108,20 @@ impl Node {
         }
     }
 
+    /// Follows how long it takes until what was committed is applied here.
+    async fn watch_lag(&self) {
+        let mut looks = every(lag::LOOK);
+        loop {
+            looks.tick().await;
+            let committed = {
+                let metrics = self.inner.raft.metrics();
+                let metrics = metrics.borrow_watched();
+                metrics.current_leader.and(metrics.cluster_committed).map(|id| id.index())
+            };
+            self.inner.lag.lock().look(committed, self.published(), Instant::now());
+        }
+    }
+
     /// What only a leader does: what the files want, and time that passes without commands.
     async fn lead_for_ever(&self) {
         let mut last_applied = 0;
@@ -143,9 +165,11 @@ impl Node {
 
     async fn exchange_for_ever(&self) {
         let mut ticks = every(EXCHANGE);
+        let (started, mut silent) = (Instant::now(), BTreeSet::new());
         loop {
             ticks.tick().await;
             self.exchange_round().await;
+            self.note_silence(started, &mut silent);
             self.judge_digests().await;
             self.judge_clock().await;
         }
@@ -155,6 +179,24 @@ impl Node {
     pub(super) async fn exchange_round(&self) {
         let others = self.other_members();
         futures::future::join_all(others.iter().map(|(id, member)| self.exchange_with(*id, member))).await;
+    }
+
+    /// Says once that a member does not answer any more, and once that it does again. Whatever needs it finds out by itself, many
+    /// times a second, and has nothing to add.
+    fn note_silence(&self, started: Instant, silent: &mut BTreeSet<NodeId>) {
+        let members = self.other_members();
+        silent.retain(|id| members.iter().any(|(member, _)| member == id));
+        for (id, member) in members {
+            let heard = self.inner.views.lock().get(&id).map_or(started, |view| view.at);
+            let (name, addr) = (&member.name, &member.peer_addr);
+            if heard.elapsed() < SILENCE {
+                if silent.remove(&id) {
+                    tracing::info!(peer = name, addr, "the peer answers again");
+                }
+            } else if silent.insert(id) {
+                tracing::warn!(peer = name, addr, "the peer does not answer");
+            }
+        }
     }
 
     async fn exchange_with(&self, id: NodeId, member: &Member) {
@@ -250,7 +292,7 @@ impl Node {
         let first = self.ask_first_difference(witness).await.unwrap_or(index);
         let reason = format!(
             "its state differs from the majority's: first seen at index {first} (at {index} its digest is {}, the majority's {}); \
-             it serves nothing any more and has to be replaced; docs/operations.md says how",
+             it serves nothing any more and is lost to its cluster; docs/operations.md says what can be done",
             own.short(),
             majority.short()
         );
@@ -299,7 +341,7 @@ impl Node {
     /// Snapshots by the log's size, checkpoints by time.
     async fn keep_house(&self) {
         let mut seconds = every(Duration::from_secs(1));
-        let mut checkpointed = Instant::now();
+        let (mut checkpointed, mut trimmed) = (Instant::now(), 0);
         loop {
             seconds.tick().await;
             if checkpointed.elapsed() >= self.inner.config.storage.checkpoint_interval {
@@ -308,27 +350,34 @@ impl Node {
                     return;
                 }
             }
-            self.trim_log().await;
+            trimmed = self.trim_log(trimmed).await.unwrap_or(trimmed);
         }
     }
 
-    /// Once the log has grown enough, the state is made durable, and the log behind it is dropped but for what a follower
-    /// that was away for a while needs.
-    async fn trim_log(&self) {
-        let bytes = self.inner.log.size().bytes;
-        if bytes < self.inner.config.raft.snapshot_log_bytes + self.inner.config.raft.keep_log_bytes {
-            return;
+    /// Once the log has grown enough since it was trimmed at the index `trimmed`, the state is made durable, and the log behind
+    /// it is dropped but for what a follower that was away for a while needs. Returns where it was trimmed now.
+    ///
+    /// What counts is entries, not files: a file is given back only when no entry in it is needed.
+    async fn trim_log(&self, trimmed: u64) -> Option<u64> {
+        let (log, raft) = (&self.inner.log, &self.inner.raft);
+        let keep = self.inner.config.raft.keep_log_bytes;
+        let bytes = log.bytes_from(log.range().start.max(trimmed));
+        if bytes < self.inner.config.raft.snapshot_log_bytes + keep {
+            return None;
         }
-        let trigger = self.inner.raft.trigger();
-        if trigger.snapshot().await.is_err() {
-            return;
+        let upto = log.index_keeping(keep)?.min(self.published());
+        raft.trigger().snapshot().await.ok()?;
+        // Raft drops nothing that is not in a snapshot, and does not wait for one.
+        let is_covered = |raft: &RaftMetrics<TypeConfig>| raft.snapshot.is_some_and(|last| last.index() >= upto);
+        if let Err(error) = raft.wait(Some(SNAPSHOT)).metrics(is_covered, "the snapshot to trim the log with").await {
+            tracing::warn!(%error, "the log stays as long as it is");
+            return None;
         }
-        if let Some(upto) = self.inner.log.index_keeping(self.inner.config.raft.keep_log_bytes) {
-            tracing::info!(upto, bytes, "trimming the log");
-            if let Err(error) = trigger.purge_log(upto).await {
-                tracing::warn!(%error, "cannot trim the log");
-            }
+        tracing::info!(upto, bytes, "trimming the log");
+        if let Err(error) = raft.trigger().purge_log(upto).await {
+            tracing::warn!(%error, "cannot trim the log");
         }
+        Some(upto)
     }
 
     /// The other members.

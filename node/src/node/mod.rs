@@ -7,6 +7,7 @@ mod admission;
 mod backup;
 mod compile;
 mod duties;
+mod lag;
 mod modules;
 mod propose;
 mod queries;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 
 use self::admission::Admission;
 use self::compile::Compiler;
+use self::lag::Lag;
 use self::modules::Changes;
 use self::queries::Queries;
 pub use self::run::{Error, serve};
@@ -82,6 +84,8 @@ struct Inner {
     admission: Admission,
     leader_changes: AtomicU64,
     views: Mutex<BTreeMap<NodeId, PeerView>>,
+    /// How far apply is behind.
+    lag: Mutex<Lag>,
     /// Why this node serves nothing any more.
     fenced: Mutex<Option<String>>,
     /// Why no commands are accepted for the moment: digests differ and nobody knows who is right.

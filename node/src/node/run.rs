@@ -198,6 +198,7 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
         admission: Admission::default(),
         leader_changes: AtomicU64::new(0),
         views: Mutex::default(),
+        lag: Mutex::default(),
         fenced: Mutex::new(fenced),
         undecided: Mutex::default(),
         backups: Arc::new(tokio::sync::Semaphore::new(1)),

@@ -283,8 +283,7 @@ impl Node {
     pub(super) fn readiness(&self) -> Readiness {
         let metrics = self.inner.raft.metrics().borrow_watched().clone();
         let own = self.inner.peers.own();
-        let applied = self.published();
-        let behind = metrics.cluster_committed.map_or(0, |id| id.index()).saturating_sub(applied);
+        let caught_up = self.inner.lag.lock().check(self.published(), Instant::now());
         let undecided = self.inner.undecided.lock().clone();
         let check = |fine: bool, otherwise: &str| if fine { Ok(()) } else { Err(otherwise.to_owned()) };
         let checks = vec![
@@ -300,14 +299,11 @@ impl Node {
             ),
             ("leader_known", check(!matches!(self.leader(), Leader::Unknown), "no leader is known")),
             ("module_active", check(self.has_begun(), "no module is active yet")),
-            ("caught_up", check(behind < LAG_MAX, &format!("{behind} committed entries are not applied yet"))),
+            ("caught_up", caught_up),
         ];
         Readiness { checks }
     }
 }
-
-/// Committed entries that a ready node may still have to apply: about a second of full load.
-const LAG_MAX: u64 = 50_000;
 
 fn said(digests: Vec<(u64, Digest)>) -> Vec<admin::IndexDigest> {
     digests.into_iter().map(|(index, digest)| admin::IndexDigest { index, digest: digest.0.to_vec().into() }).collect()

@@ -122,10 +122,18 @@ impl Link {
         response.try_into_result().map_err(|error| NetworkError::new(&error).into())
     }
 
-    async fn replicate<'s, S>(&'s self, input: S, limit: Duration) -> Result<AppendResults<'s>, RPCError<TypeConfig>>
+    async fn replicate<'s, S>(
+        &'s self,
+        mut input: S,
+        limit: Duration,
+    ) -> Result<AppendResults<'s>, RPCError<TypeConfig>>
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
+        // openraft pauses after an error in here, before it hands out the next request. A call that failed without having asked for
+        // one would be made again at once, and so on for as long as the peer is gone.
+        let Some(first) = input.next().await else { return Ok(stream::empty().boxed()) };
+        let input = stream::iter([first]).chain(input);
         let unanswered = Unanswered::default();
         let noting = unanswered.clone();
         let all_sent = Arc::clone(&unanswered.all_sent);
@@ -399,5 +407,34 @@ impl From<pb::VoteResponse> for VoteResponse<TypeConfig> {
     fn from(response: pb::VoteResponse) -> Self {
         let vote = Vote::from(response.vote.unwrap_or_default());
         Self::new(vote, response.last.map(LogId::from), response.granted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> AppendEntriesRequest<TypeConfig> {
+        let vote = Vote::new_committed(1, NodeId(1));
+        AppendEntriesRequest { vote, prev_log_id: None, entries: Vec::new(), leader_commit: None }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_gone_is_called_only_after_openraft_s_pause() {
+        let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let peers = Peers::new(NodeId(1), None);
+        let member = Member { peer_addr: nobody.to_string(), ..Member::default() };
+        let mut link = Network::new(peers).link(NodeId(2), &member, Purpose::Replication);
+        let asked = Arc::new(AtomicBool::new(false));
+        let pause = {
+            let asked = Arc::clone(&asked);
+            stream::once(async move {
+                asked.store(true, Ordering::Relaxed);
+                request()
+            })
+        };
+        let option = RPCOption::new(Duration::from_secs(5));
+        assert!(link.stream_append(pause.boxed(), option).await.is_err());
+        assert!(asked.load(Ordering::Relaxed));
     }
 }

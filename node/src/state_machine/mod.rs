@@ -106,7 +106,7 @@ pub enum Fault {
         why: String,
     },
     /// A row of the state that no balsa wrote.
-    #[error("the state is damaged: {what}; this node has to be replaced; docs/operations.md says how")]
+    #[error("the state is damaged: {what}; this node is lost to its cluster; docs/operations.md says what can be done")]
     Corrupt {
         /// Which row, and what is wrong with it.
         what: String,

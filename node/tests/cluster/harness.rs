@@ -392,6 +392,16 @@ impl Node {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
+    /// How long the process has been on a processor.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        let id = self.process.as_ref().and_then(Child::id).expect("it runs");
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+        // proc(5): after the name, which ends in a parenthesis, 12th and 13th are hundredths of seconds as user and as system.
+        let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(10 * ticks)
+    }
+
     /// What it has logged, over all its lives.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()

@@ -31,6 +31,7 @@ mod edited;
 mod fenced;
 mod founded;
 mod killed;
+mod lost;
 mod midway;
 mod pushed;
 mod python;

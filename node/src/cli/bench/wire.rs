@@ -14,7 +14,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tonic::Code;
 
-use crate::client::{CONNECT_TIMEOUT, Endpoint, Read, code_name};
+use crate::client::{CONNECT_TIMEOUT, Endpoint, Read};
+use crate::command::code_name;
 
 /// Room for what 1000 requests in flight may be sent back at once, and for a window that is never what is waited for.
 const WINDOW_BYTES: u32 = 16 << 20;

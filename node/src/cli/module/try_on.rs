@@ -10,8 +10,8 @@ use super::rehearsal::{Example, Ran, Rehearsal, Stage};
 use super::{Console, Error, Exit, Format, activation};
 use crate::cli::output::{JsonBytes, escape};
 use crate::cli::status::short;
-use crate::client::{Code, code_name};
-use crate::command::Outcome;
+use crate::client::Code;
+use crate::command::{Outcome, code_name};
 use crate::wasm::{Module, Rejection};
 
 /// Characters of a value that are shown.

@@ -323,6 +323,16 @@ fn the_local_cluster_is_found_by_its_file() {
 }
 
 #[test]
+fn the_local_cluster_is_found_in_the_directory_that_is_named() {
+    let cluster = FakeCluster::of(2);
+    let file = cluster.endpoints().replace(',', "\n");
+    let arguments = ["put", "k", "v", "--dir", "here/there"];
+    Shell::new(&arguments).file("here/there/endpoints", file.as_bytes()).run().exits(Exit::Ok);
+    let ran = Shell::new(&arguments).file(".balsa/endpoints", file.as_bytes()).run().exits(Exit::Unavailable);
+    assert!(ran.err.contains("start it with `balsa up --dir here/there`"), "{}", ran.err);
+}
+
+#[test]
 fn a_cluster_that_does_not_serve_is_exit_code_3_and_says_why() {
     let cluster = FakeCluster::saying(|_| Err(refuse_for_long(Code::Unavailable, "NO_LEADER")));
     let ran = Shell::on(&cluster, &["put", "k", "v"]).run().exits(Exit::Unavailable);

@@ -13,6 +13,7 @@ use super::Args;
 use super::child::Launch;
 use crate::cli::config::load_to_run;
 use crate::client::Endpoint;
+use crate::client::endpoint::{FILE_NAME, LOCAL_DIRECTORY};
 use crate::config::{self, ConfigErrors, Finding, Overrides, Recipe, Site};
 
 /// Nodes of a new cluster.
@@ -202,7 +203,7 @@ impl Plan {
 
     /// The file that says where the cluster is.
     pub(super) fn endpoints_path(&self) -> PathBuf {
-        self.dir.join("endpoints")
+        self.dir.join(FILE_NAME)
     }
 
     /// Says where the cluster is, at once or not at all.
@@ -246,12 +247,12 @@ impl Plan {
 
     /// Whether the CLI finds the cluster by itself from here.
     fn is_found(&self) -> bool {
-        self.dir == Path::new(".balsa")
+        self.dir == Path::new(LOCAL_DIRECTORY)
     }
 
     fn export(&self) -> String {
-        let addrs: Vec<_> = self.sites.iter().map(|site| local(site.client_addr).to_string()).collect();
-        format!("  export BALSA_ENDPOINTS={}\n", addrs.join(","))
+        let dir = std::path::absolute(&self.dir).unwrap_or_else(|_| self.dir.clone());
+        format!("  export BALSA_DIR={}\n", dir.display())
     }
 }
 
