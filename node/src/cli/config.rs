@@ -330,9 +330,9 @@ mod tests {
         migrate_bytes = "64 MiB"        # default; by the log
 
         [raft]
-        heartbeat_interval_ms = 250     # default; at start
-        election_timeout_min_ms = 1000  # default; at start
-        election_timeout_max_ms = 2000  # default; at start
+        heartbeat_interval_ms = 125     # default; at start
+        election_timeout_min_ms = 500   # default; at start
+        election_timeout_max_ms = 1000  # default; at start
         snapshot_log_bytes = "256 MiB"  # default; at start
         keep_log_bytes = "1 GiB"        # default; at start
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 pub struct Backoff {
     /// The longest first pause.
     pub first: Duration,
-    /// The longest pause of all. Well below an election (1–2 s), so that a new leader is found soon.
+    /// The longest pause of all. Well below an election (1.5–2 s), so that a new leader is found soon.
     pub cap: Duration,
 }
 

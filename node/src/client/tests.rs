@@ -264,8 +264,10 @@ fn futures_of_a_client_are_send(
     is_send(client.call(call));
     is_send(client.command(PATH, Vec::new()));
     is_send(client.query(PATH, Vec::new(), Read::Linearizable));
+    is_send(client.query_stream(PATH, Vec::new(), Read::Linearizable));
     is_send(client.status());
     is_send(client.deep_check(0));
+    is_send(hash_together(&[], 0, Instant::now()));
     is_send(client.services());
     is_send(client.describe(&[]));
     is_send(client.module_history(""));

@@ -304,24 +304,26 @@ pub const KEYS: &[Key] = &[
     Key {
         path: "raft.heartbeat_interval_ms",
         kind: Kind::Millis(10, 60_000),
-        default: Default::Number(250),
+        default: Default::Number(125),
         obeyed: Obeyed::AtStart,
         doc: "How often a leader shows that it is there.",
     },
     Key {
         path: "raft.election_timeout_min_ms",
         kind: Kind::Millis(50, 600_000),
-        default: Default::Number(1_000),
+        default: Default::Number(500),
         obeyed: Obeyed::AtStart,
-        doc: "A follower that hears nothing for a random time of at least this stands for election. Must be above the heartbeat \
-              interval; four times is a good start.",
+        doc: "A follower that has heard nothing for election_timeout_max_ms waits for a random time of at least this, and then \
+              stands for election: by default after 1.5 to 2 seconds in all. Must be above the heartbeat interval; four times is a \
+              good start.",
     },
     Key {
         path: "raft.election_timeout_max_ms",
         kind: Kind::Millis(50, 600_000),
-        default: Default::Number(2_000),
+        default: Default::Number(1_000),
         obeyed: Obeyed::AtStart,
-        doc: "The upper end of that random time. Must be above election_timeout_min_ms.",
+        doc: "The upper end of that random time; and for how long nobody votes for another leader than the one last heard of. Must \
+              be above election_timeout_min_ms.",
     },
     Key {
         path: "raft.snapshot_log_bytes",

@@ -453,7 +453,7 @@ fn a_wrong_type_says_what_is_expected_and_what_is_there() {
       |
     2 | heartbeat_interval_ms = "250"
       |                         ^^^^^
-      = help: for example heartbeat_interval_ms = 250
+      = help: for example heartbeat_interval_ms = 125
     "#);
     assert_snapshot!(complaint("[node]\nclient_addr = 6000\n"), @r#"
     error: `client_addr` is text in quotes, but here it is a whole number
@@ -767,7 +767,7 @@ fn a_name_that_is_none_of_the_nodes_is_refused() {
 #[test]
 fn timings_that_cannot_work_name_the_inequality() {
     assert_snapshot!(complaint("[raft]\nheartbeat_interval_ms = 1000\n"), @r#"
-    error: `heartbeat_interval_ms` must be below `election_timeout_min_ms`, but 1000 ms >= 1000 ms
+    error: `heartbeat_interval_ms` must be below `election_timeout_min_ms`, but 1000 ms >= 500 ms
      --> balsa.toml:2:25
       |
     2 | heartbeat_interval_ms = 1000
@@ -775,7 +775,7 @@ fn timings_that_cannot_work_name_the_inequality() {
       = help: a follower must hear several heartbeats before it stands for election; four times the interval is a good start
     "#);
     assert_snapshot!(complaint("[raft]\nelection_timeout_min_ms = 3000\n"), @r#"
-    error: `election_timeout_min_ms` must be below `election_timeout_max_ms`, but 3000 ms >= 2000 ms
+    error: `election_timeout_min_ms` must be below `election_timeout_max_ms`, but 3000 ms >= 1000 ms
      --> balsa.toml:2:27
       |
     2 | election_timeout_min_ms = 3000
@@ -974,7 +974,7 @@ fn a_wrong_variable_or_argument_is_shown_like_a_line_of_a_file() {
      |
      | BALSA_RAFT__HEARTBEAT_INTERVAL_MS=fast
      |                                   ^^^^
-     = help: for example heartbeat_interval_ms = 250
+     = help: for example heartbeat_interval_ms = 125
     "#);
     assert_snapshot!(env("BALSA_NODE__CLIENT_ADDR", "127.0.0.1:{ordnal}"), @r#"
     error: `client_addr` is not a template: there is no variable `ordnal`
@@ -1017,7 +1017,7 @@ fn all_errors_are_reported_at_once_and_in_order() {
           |
         6 | heartbeat_interval_ms = true
           |                         ^^^^
-          = help: for example heartbeat_interval_ms = 250
+          = help: for example heartbeat_interval_ms = 125
 
         error: there is no section [tls]
          --> balsa.toml:7:2

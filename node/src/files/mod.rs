@@ -61,7 +61,7 @@ pub struct Wanted {
     pub wish: admin::Wish,
     /// What is wrong with the files, one sentence each. Whatever it is about stays as it was wished before.
     pub problems: Vec<String>,
-    /// What was changed and is not obeyed by this process: `raft.heartbeat_interval_ms: 250 ms -> 500 ms`.
+    /// What was changed and is not obeyed by this process: `raft.heartbeat_interval_ms: 125 ms -> 250 ms`.
     pub restart_for: Vec<String>,
     limits: Replicated,
     level: Level,

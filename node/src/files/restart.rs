@@ -13,7 +13,7 @@ impl Started {
         Self(loaded.settings.iter().filter(fixed).cloned().collect())
     }
 
-    /// What `now` has otherwise: `raft.heartbeat_interval_ms: 250 ms -> 500 ms`.
+    /// What `now` has otherwise: `raft.heartbeat_interval_ms: 125 ms -> 250 ms`.
     pub(super) fn changes(&self, now: &Loaded) -> Vec<String> {
         let now: Vec<_> = now.settings.iter().collect();
         let change = |then: &Setting| {

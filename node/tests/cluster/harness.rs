@@ -66,6 +66,8 @@ impl Default for Setup<'_> {
     }
 }
 
+/// For [`Setup::raft`]: what holds where nothing is said.
+pub(crate) const DEFAULT_TIMINGS: &str = "# election_timeout_min_ms and the others are not set\n";
 /// Elections are quick, so that tests are, and still slow enough for two busy cores.
 const TIMINGS: &str = "heartbeat_interval_ms = 100\nelection_timeout_min_ms = 600\nelection_timeout_max_ms = 1200\n";
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use balsa::client::{Call, Client, Error};
 
-use crate::harness::{Cluster, Setup};
+use crate::harness::{Cluster, DEFAULT_TIMINGS, Setup};
 
 /// Several times the longest election timeout.
 const STALL: Duration = Duration::from_secs(10);
@@ -25,7 +25,8 @@ async fn spin(client: Client, until: Instant) -> u32 {
 #[tokio::test]
 async fn ten_seconds_of_apply_cause_no_election() {
     let limits = "command_fuel = 1000000000";
-    let cluster = Cluster::start(Setup { hostile: true, limits, ..Setup::default() }).await;
+    let raft = Some(DEFAULT_TIMINGS);
+    let cluster = Cluster::start(Setup { hostile: true, raft, limits, ..Setup::default() }).await;
     let leader = cluster.leader().await;
     let before = cluster.nodes[leader].own_status().await.unwrap();
 

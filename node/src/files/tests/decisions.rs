@@ -284,7 +284,7 @@ fn what_needs_a_restart_is_named_with_both_values_until_it_is_taken_back() {
     assert_snapshot!(world.wanted().restart_for.join("\n"), @r#"
     node.advertise_peer_addr: peer_addr -> "h:{1 + ordinal}"
     cluster.replicas: 3 -> 5 (and only if no cluster is founded yet)
-    raft.heartbeat_interval_ms: 250 ms -> 100 ms
+    raft.heartbeat_interval_ms: 125 ms -> 100 ms
     storage.cache_bytes: 256 MiB -> 1 GiB
     log.format: "text" -> "json"
     "#);
