@@ -123,6 +123,8 @@ pub struct Metrics {
     pub log_fsync_time: Counter<f64, AtomicU64>,
     /// Entries they made durable.
     pub log_entries: Counter,
+    /// First index in the log; what was before it is only in the state.
+    pub log_first_index: Gauge,
     /// Idempotency keys remembered.
     pub sessions: Gauge,
     /// Bytes of idempotency rows.
@@ -179,6 +181,7 @@ impl Metrics {
             log_fsyncs: Counter::default(),
             log_fsync_time: Counter::default(),
             log_entries: Counter::default(),
+            log_first_index: Gauge::default(),
             sessions: Gauge::default(),
             session_bytes: Gauge::default(),
             storage_bytes: Family::default(),
@@ -224,6 +227,8 @@ impl Metrics {
         let time = self.log_fsync_time.clone();
         registry.register_with_unit("log_fsync", "Time spent in fsyncs of the log", Unit::Seconds, time);
         registry.register("log_entries", "Log entries made durable", self.log_entries.clone());
+        let first = self.log_first_index.clone();
+        registry.register("log_first_index", "First index in the log; what was before is only in the state", first);
         registry.register_with_unit("storage", "Size on disk", Unit::Bytes, self.storage_bytes.clone());
         registry.register("sessions", "Idempotency keys remembered", self.sessions.clone());
         let session_bytes = self.session_bytes.clone();

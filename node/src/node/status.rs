@@ -248,6 +248,7 @@ impl Node {
         let log = self.inner.log.metrics();
         metrics.log_fsyncs.inner().store(log.syncs.load(relaxed), relaxed);
         metrics.log_entries.inner().store(log.entries.load(relaxed), relaxed);
+        metrics.log_first_index.set(gauge(self.inner.log.range().start));
         let seconds = Duration::from_micros(log.sync_us_sum.load(relaxed)).as_secs_f64();
         metrics.log_fsync_time.inner().store(seconds.to_bits(), relaxed);
         let progress = *self.inner.reader.view().progress();

@@ -394,6 +394,12 @@ impl Node {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
+    /// A number of its `/metrics`.
+    pub(crate) async fn metric(&self, name: &str) -> Option<u64> {
+        let metrics = self.get("/metrics").await?;
+        metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    }
+
     /// How long the process has been on a processor.
     pub(crate) fn cpu_time(&self) -> Duration {
         let id = self.process.as_ref().and_then(Child::id).expect("it runs");
