@@ -78,14 +78,16 @@ run: build ## Start three nodes on this host, check them, and show what to try; 
 	$(call say,starting a local cluster in $(RUN_DIR))
 	@exec "$(TARGET_DIR)/debug/balsa" up --dir "$(RUN_DIR)" --check $(if $(PORT),--port $(PORT)) $(if $(RUN_ONCE),--once)
 
-# Not after `build`: the tests' dependencies ask for other features of a few crates, so cargo would compile wasmtime twice.
+# It shares what `build` compiles, but for seven small crates (.ci/features keeps it so).
 test: setup-test modules ## Run all tests
 	$(call say,building and running the tests (several minutes the first time: they contain a compiler for wasm))
 	@$(CARGO) test $(LOCKED) --workspace $(TEST_ARGS)
 
-check: setup-check default-module ## Check formatting, lints and documentation; changes nothing
+check: setup-check default-module ## Check formatting, features, lints and documentation; changes nothing
 	$(call say,formatting)
 	@$(CARGO) fmt --all --check
+	$(call say,features)
+	@.ci/features
 	$(call say,lints)
 	@$(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings
 	$(call say,documentation)
