@@ -23,7 +23,8 @@ export BALSA_HOSTILE_WASM := $(BALSA_MODULES_DIR)/hostile.wasm
 export BALSA_COUNTER_C_WASM := $(WASM_DIR)/counter-c/counter.wasm
 export BALSA_TEST_PYTHON := $(CURDIR)/target/venv/bin/python
 
-# For scripts: LOCKED=--locked fails instead of changing Cargo.lock, TEST_ARGS goes to `cargo test`, BENCH_ARGS to `balsa bench`.
+# For scripts: LOCKED=--locked fails instead of changing Cargo.lock, TEST_ARGS goes to `cargo test`, BENCH_ARGS to `balsa
+# bench`.
 LOCKED ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
@@ -78,7 +79,7 @@ run: build ## Start three nodes on this host, check them, and show what to try; 
 	$(call say,starting a local cluster in $(RUN_DIR))
 	@exec "$(TARGET_DIR)/debug/balsa" up --dir "$(RUN_DIR)" --check $(if $(PORT),--port $(PORT)) $(if $(RUN_ONCE),--once)
 
-# It shares what `build` compiles, but for seven small crates (.ci/features keeps it so).
+# It shares what `build` compiles, but for a few small crates (.ci/features keeps it so).
 test: setup-test modules ## Run all tests
 	$(call say,building and running the tests (several minutes the first time: they contain a compiler for wasm))
 	@$(CARGO) test $(LOCKED) --workspace $(TEST_ARGS)
