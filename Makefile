@@ -13,9 +13,10 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 WASM_DIR := $(TARGET_DIR)/wasm
-# The module that is built into the binary, and those that `make modules` and the tests build as well.
+# The module that is built into the binary, and those that `make modules` and the tests build as well; the last two are for
+# tests only.
 DEFAULT_MODULE := kvstore-wasm
-MODULES := counter ledger lock queue hostile
+MODULES := counter ledger lock queue hostile balsa-sdk-fixture
 # Where they end up; node/build.rs and node/src/testing.rs look there.
 export BALSA_MODULES_DIR := $(WASM_DIR)/wasm32-wasip1/wasm
 export BALSA_KVSTORE_WASM := $(BALSA_MODULES_DIR)/kvstore_wasm.wasm
