@@ -104,7 +104,7 @@ fn reply(response: Response<Bytes>) -> Reply {
     let metadata = response.metadata();
     Reply {
         index: index(metadata),
-        replayed: text(metadata, "balsa-replayed") == Some("true"),
+        replayed: replayed(metadata),
         node: text(metadata, "balsa-node").map(str::to_owned),
         message: response.into_inner(),
     }
@@ -113,6 +113,11 @@ fn reply(response: Response<Bytes>) -> Reply {
 /// `balsa-index`: in the initial metadata of a reply, in the trailers of an error.
 pub(super) fn index(metadata: &MetadataMap) -> Option<u64> {
     text(metadata, "balsa-index")?.parse().ok()
+}
+
+/// `balsa-replayed`, in the same places.
+pub(super) fn replayed(metadata: &MetadataMap) -> bool {
+    text(metadata, "balsa-replayed") == Some("true")
 }
 
 /// A metadata value that is text.
