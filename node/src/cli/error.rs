@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::{Console, Format, call, value};
-use crate::client::endpoint::{FileError, Source};
+use crate::client::endpoint::{FileError, Source, started_by};
 use crate::client::{self, Detail, Endpoints, Rejection};
 use crate::command::code_name;
 
@@ -23,7 +23,7 @@ pub enum Exit {
     No = 1,
     /// Wrong usage or configuration.
     Usage = 2,
-    /// No node served the call, and it was surely not run.
+    /// No node served the call, and it was surely not run; or a push was not decided.
     Unavailable = 3,
     /// The command may or may not have been run.
     OutcomeUnknown = 4,
@@ -170,11 +170,11 @@ fn origin(endpoints: &Endpoints) -> String {
     }
 }
 
-fn advice(endpoints: &Endpoints) -> &'static str {
-    match endpoints.source {
-        Source::Given => "check the addresses, or start a local cluster with `balsa up`",
-        Source::File(_) => "the local cluster is not running: start it again with `balsa up`",
-        Source::Default => "start a local cluster with `balsa up`, or say where one is with --endpoints",
+fn advice(endpoints: &Endpoints) -> String {
+    match &endpoints.source {
+        Source::Given => "check the addresses, or start a local cluster with `balsa up`".into(),
+        Source::File(path) => format!("the local cluster is not running: start it again with `{}`", started_by(path)),
+        Source::Default => "start a local cluster with `balsa up`, or say where one is with --endpoints".into(),
     }
 }
 

@@ -322,7 +322,8 @@ pub(super) fn in_mid_stream(status: &Status) -> Error {
     }
 }
 
-fn describe(status: &Status) -> String {
+/// What it says, in a line.
+pub(super) fn describe(status: &Status) -> String {
     match balsa_info(&details(status)) {
         Some(info) => format!("{} ({})", status.message(), info.reason),
         None if is_transport(status) => innermost(status),

@@ -160,8 +160,11 @@ fn a_key_that_no_node_would_take_and_a_key_of_a_query_are_refused_before_anythin
 fn what_a_module_says_in_the_details_of_a_status_is_shown_as_json_if_it_is_described() {
     let note = b"\x0a\x02hi\x18\x07";
     let cluster = FakeCluster::saying(|_| {
-        let details =
-            [("test.types.Note", &note[..]), ("test.types.Unknown", b"\x08\x01"), ("test.types.Note", b"\xff")];
+        let details = [
+            ("test.types.Note", &note[..]),
+            ("test.types.Unknown", &b"\x08\x01"[..]),
+            ("test.types.Note", &b"\xff"[..]),
+        ];
         let mut status = module_says_with(Code::FailedPrecondition, "too late", &details);
         status.metadata_mut().insert("balsa-replayed", MetadataValue::from_static("true"));
         Err(status)

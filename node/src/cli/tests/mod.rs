@@ -314,6 +314,9 @@ fn nothing_that_listens_is_exit_code_3_and_names_what_was_tried() {
     let ran = shell.run().exits(Exit::Unavailable);
     assert!(ran.err.contains(".balsa/endpoints): "), "{}", ran.err);
     assert!(ran.err.contains("start it again with `balsa up`"), "{}", ran.err);
+    let shell = Shell::new(&["get", "k", "--timeout", "200ms"]).file(".balsa-dev/endpoints", nobody.as_bytes());
+    let ran = shell.run().exits(Exit::Unavailable);
+    assert!(ran.err.contains("start it again with `balsa dev`"), "{}", ran.err);
 }
 
 #[test]

@@ -81,6 +81,21 @@ fn a_key_outside_of_a_section_is_told_where_it_belongs() {
 }
 
 #[test]
+fn a_key_of_a_module_that_is_one_of_all_modules_too_belongs_to_these() {
+    assert_snapshot!(complaint("[raft]\ncommand_fuel = 1000000\n"), @r#"
+    error: unknown key `command_fuel` in [raft]
+     --> balsa.toml:2:1
+      |
+    2 | command_fuel = 1000000
+      | ^^^^^^^^^^^^
+      = help: it belongs to [limits]
+    "#);
+    assert!(complaint("query_fuel = 1\n").contains("it belongs below the line `[limits]`"));
+    let env = [("BALSA_RAFT__COMMAND_FUEL", "1000000")];
+    assert!(complaint_with("", &Overrides::default(), &env).contains("did you mean BALSA_LIMITS__COMMAND_FUEL?"));
+}
+
+#[test]
 fn keys_of_a_module_are_told_where_they_belong_with_two_brackets() {
     assert_snapshot!(complaint("path = \"a.wasm\"\n"), @r#"
     error: `path` stands outside of any section

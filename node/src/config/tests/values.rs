@@ -46,6 +46,7 @@ fn a_wrong_type_says_what_is_expected_and_what_is_there() {
       |         ^^^^
       = help: for example level = "info"
     "#);
+    assert!(complaint("[[module]]\ncommand_fuel = \"all\"\n").contains("= help: for example command_fuel = 100000\n"));
 }
 
 #[test]
