@@ -1,5 +1,6 @@
-//! What tests of several parts share: an engine, and modules to run.
+//! What tests of several parts share: an engine, modules to run, and a state for them.
 
+mod rows;
 mod section;
 
 use std::path::{Path, PathBuf};
@@ -14,7 +15,8 @@ use prost_types::{
     MethodOptions, ServiceDescriptorProto,
 };
 
-use self::section::{COMMAND, MethodRow, ModuleSection, QUERY, append_section};
+pub(crate) use self::rows::{Rows, broken, map, rows_of};
+pub(crate) use self::section::{COMMAND, MethodRow, ModuleSection, QUERY, append_section};
 use crate::limits::MEMORY_BYTES_MAX;
 use crate::wasm::{Engine, Options};
 

@@ -1,32 +1,49 @@
 //! The operators' service, `balsa.admin.v1.Admin`: what the backend knows about the cluster.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use prost::Message;
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::call::Core;
-use super::status::status;
+use super::status::{Failure, status};
 use crate::files::binary;
-use crate::limits::MODULE_BYTES_MAX;
+use crate::limits::{MODULE_BYTES_MAX, PUSHED_BY_BYTES_MAX, PUSHES_MAX, RESULT_BYTES_MAX};
 use crate::proto::admin as pb;
 use crate::proto::admin::admin_server::Admin;
 pub(super) use crate::proto::admin::admin_server::{AdminServer, SERVICE_NAME as NAME};
 use crate::proto::admin::{DeepCheckRequest, DeepCheckResponse, StatusRequest, StatusResponse};
+use crate::proto::command::Activation;
 use crate::service::{Backend, ServiceError};
 
+/// How long the bytes of a push may take to arrive: the largest ones over a 1 Mbit/s line take four and a half minutes, and
+/// until then they have a place that others would like to have.
+const RECEIVE: Duration = Duration::from_secs(300);
+
 /// See the module's documentation.
-pub(super) struct Operators<B>(pub(super) Arc<Core<B>>);
+pub(super) struct Operators<B> {
+    core: Arc<Core<B>>,
+    pushes: Arc<Semaphore>,
+}
+
+impl<B> Operators<B> {
+    pub(super) fn new(core: Arc<Core<B>>) -> Self {
+        Self { core, pushes: Arc::new(Semaphore::new(PUSHES_MAX)) }
+    }
+}
 
 #[tonic::async_trait]
 impl<B: Backend> Admin for Operators<B> {
     async fn status(&self, _request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        Ok(Response::new(self.0.backend.status().await))
+        Ok(Response::new(self.core.backend.status().await))
     }
 
     async fn deep_check(&self, request: Request<DeepCheckRequest>) -> Result<Response<DeepCheckResponse>, Status> {
-        let checked = self.0.backend.deep_check(request.into_inner().index).await;
+        let checked = self.core.backend.deep_check(request.into_inner().index).await;
         checked.map(Response::new).map_err(|error| status(&error.into()))
     }
 
@@ -38,27 +55,35 @@ impl<B: Backend> Admin for Operators<B> {
         request: Request<pb::ModuleHistoryRequest>,
     ) -> Result<Response<pb::ModuleHistoryResponse>, Status> {
         let name = Some(request.into_inner().name).filter(|name| !name.is_empty());
-        let activations = self.0.backend.module_history(name).await.map_err(|error| status(&error.into()))?;
-        Ok(Response::new(pb::ModuleHistoryResponse { activations }))
+        let activations = self.core.backend.module_history(name).await.map_err(|error| status(&error.into()))?;
+        Ok(Response::new(pb::ModuleHistoryResponse { activations: newest(activations) }))
     }
 
     async fn module_push(
         &self,
         request: Request<Streaming<pb::ModulePushRequest>>,
     ) -> Result<Response<Self::ModulePushStream>, Status> {
-        let (header, bytes) = pushed(request.into_inner()).await?;
+        let full = |_| status(&ServiceError::Overloaded("as many modules as may be are being pushed").into());
+        let place = Arc::clone(&self.pushes).try_acquire_owned().map_err(full)?;
+        let received = tokio::time::timeout(RECEIVE, pushed(request.into_inner())).await;
+        let (header, bytes) = received.map_err(|_| status(&Failure::SlowRequest))??;
         let wasm = tokio::task::spawn_blocking(move || binary::module(bytes)).await;
         let wasm = wasm.map_err(|error| Status::internal(error.to_string()))?;
         let wasm = wasm.map_err(|error| status(&ServiceError::Module(format!("what was pushed {error}")).into()))?;
-        let events = self.0.backend.module_push(header, wasm);
-        Ok(Response::new(events.map(|event| event.map_err(|error| status(&error.into()))).boxed()))
+        let events = self.core.backend.module_push(header, wasm);
+        let events = events.map(move |event| {
+            // Given back when the stream ends.
+            let _held = &place;
+            event.map_err(|error| status(&error.into()))
+        });
+        Ok(Response::new(events.boxed()))
     }
 
     async fn module_retry(
         &self,
         request: Request<pb::ModuleRetryRequest>,
     ) -> Result<Response<pb::ModuleRetryResponse>, Status> {
-        let retried = self.0.backend.module_retry(request.into_inner()).await;
+        let retried = self.core.backend.module_retry(request.into_inner()).await;
         let retried = retried.map_err(|error| status(&error.into()))?;
         Ok(Response::new(pb::ModuleRetryResponse { retried }))
     }
@@ -67,18 +92,31 @@ impl<B: Backend> Admin for Operators<B> {
         &self,
         request: Request<pb::ModuleDropRequest>,
     ) -> Result<Response<pb::ModuleDropResponse>, Status> {
-        let rows = self.0.backend.module_drop(request.into_inner().name).await;
+        let rows = self.core.backend.module_drop(request.into_inner().name).await;
         rows.map(|rows| Response::new(pb::ModuleDropResponse { rows })).map_err(|error| status(&error.into()))
     }
 
     async fn backup(&self, _request: Request<pb::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
-        let chunks = self.0.backend.backup().await.map_err(|error| status(&error.into()))?;
+        let chunks = self.core.backend.backup().await.map_err(|error| status(&error.into()))?;
         let chunks = chunks.map(|chunk| match chunk {
             Ok(data) => Ok(pb::BackupChunk { data }),
             Err(fault) => Err(Status::data_loss(fault.to_string())),
         });
         Ok(Response::new(chunks.boxed()))
     }
+}
+
+/// As many of the last rows as one message holds.
+fn newest(mut rows: Vec<Activation>) -> Vec<Activation> {
+    /// Tag and length of a row.
+    const FRAMING_BYTES: usize = 8;
+    let mut room = RESULT_BYTES_MAX;
+    let first_left_out = rows.iter().rposition(|row| {
+        let fits = room.checked_sub(row.encoded_len() + FRAMING_BYTES);
+        room = fits.unwrap_or(0);
+        fits.is_none()
+    });
+    rows.split_off(first_left_out.map_or(0, |at| at + 1))
 }
 
 /// The header and the bytes of a push. Nothing is kept of more than a module may have.
@@ -88,6 +126,9 @@ async fn pushed(mut parts: Streaming<pb::ModulePushRequest>) -> Result<(pb::Modu
     let Some(Part::Header(header)) = parts.message().await?.and_then(|message| message.part) else {
         return Err(refuse("a push begins with its header".to_owned()));
     };
+    if header.pushed_by.len() > PUSHED_BY_BYTES_MAX {
+        return Err(refuse(format!("who pushes is said in at most {PUSHED_BY_BYTES_MAX} bytes")));
+    }
     let mut bytes = Vec::new();
     while let Some(message) = parts.message().await? {
         let Some(Part::Data(data)) = message.part else {

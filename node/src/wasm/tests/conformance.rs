@@ -18,7 +18,7 @@ use proptest::prelude::*;
 use prost::Message;
 use prost_reflect::{DynamicMessage, MethodDescriptor};
 
-use super::fixture::{Rows, context, engine, map};
+use super::fixture::{Rows, context, load, map};
 use crate::command::{GuestStatus, Outcome};
 use crate::limits::Replicated;
 use crate::testing::{counter_in_c, module_wasm};
@@ -28,10 +28,6 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// How `balsa_sdk` begins, and C repeats, the message about a request that does not decode. What follows is the decoder's.
 const UNDECODABLE: &str = "the request does not decode";
-
-fn load(wasm: &[u8]) -> Module {
-    Module::load(engine(), wasm).unwrap_or_else(|error| panic!("{error}"))
-}
 
 /// The scripts of the module whose sources are in `folder`, in the order of their names.
 fn scripts(folder: &str) -> Vec<PathBuf> {
