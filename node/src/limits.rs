@@ -35,6 +35,9 @@ pub const MODULE_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const MODULE_PART_BYTES_MAX: usize = 512 * 1024;
 /// Bytes of modules that were uploaded and not activated yet; the next upload waits for them to expire.
 pub const UPLOADS_BYTES_MAX: u64 = 2 * MODULE_BYTES_MAX as u64;
+/// Pushes under way on a node, from their first byte to the decision; the next one is RESOURCE_EXHAUSTED. Each is a module in memory,
+/// and twice that while it is expanded.
+pub const PUSHES_MAX: usize = 4;
 /// How long an upload may stand still before it is forgotten, milliseconds of log time.
 pub const UPLOAD_EXPIRES_MS: u64 = 600_000;
 /// Rows of the history that are kept for each module.

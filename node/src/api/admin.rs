@@ -1,6 +1,7 @@
 //! The operators' service, `balsa.admin.v1.Admin`: what the backend knows about the cluster.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -15,6 +16,9 @@ use crate::proto::admin::admin_server::Admin;
 pub(super) use crate::proto::admin::admin_server::{AdminServer, SERVICE_NAME as NAME};
 use crate::proto::admin::{DeepCheckRequest, DeepCheckResponse, StatusRequest, StatusResponse};
 use crate::service::{Backend, ServiceError};
+
+/// How long the next piece of a push may take to arrive. Until the last one is there, the push has one of few places.
+const PIECE: Duration = Duration::from_secs(30);
 
 /// See the module's documentation.
 pub(super) struct Operators<B>(pub(super) Arc<Core<B>>);
@@ -46,11 +50,12 @@ impl<B: Backend> Admin for Operators<B> {
         &self,
         request: Request<Streaming<pb::ModulePushRequest>>,
     ) -> Result<Response<Self::ModulePushStream>, Status> {
+        let place = self.0.backend.push_place().map_err(|error| status(&error.into()))?;
         let (header, bytes) = pushed(request.into_inner()).await?;
         let wasm = tokio::task::spawn_blocking(move || binary::module(bytes)).await;
         let wasm = wasm.map_err(|error| Status::internal(error.to_string()))?;
         let wasm = wasm.map_err(|error| status(&ServiceError::Module(format!("what was pushed {error}")).into()))?;
-        let events = self.0.backend.module_push(header, wasm);
+        let events = self.0.backend.module_push(header, wasm, place);
         Ok(Response::new(events.map(|event| event.map_err(|error| status(&error.into()))).boxed()))
     }
 
@@ -85,11 +90,11 @@ impl<B: Backend> Admin for Operators<B> {
 async fn pushed(mut parts: Streaming<pb::ModulePushRequest>) -> Result<(pb::ModulePush, Vec<u8>), Status> {
     use pb::module_push_request::Part;
     let refuse = |why: String| status(&ServiceError::Module(why).into());
-    let Some(Part::Header(header)) = parts.message().await?.and_then(|message| message.part) else {
+    let Some(Part::Header(header)) = piece(&mut parts).await?.and_then(|message| message.part) else {
         return Err(refuse("a push begins with its header".to_owned()));
     };
     let mut bytes = Vec::new();
-    while let Some(message) = parts.message().await? {
+    while let Some(message) = piece(&mut parts).await? {
         let Some(Part::Data(data)) = message.part else {
             return Err(refuse("a push is one header, and then data".to_owned()));
         };
@@ -101,4 +106,9 @@ async fn pushed(mut parts: Streaming<pb::ModulePushRequest>) -> Result<(pb::Modu
         bytes.extend_from_slice(&data);
     }
     Ok((header, bytes))
+}
+
+async fn piece(parts: &mut Streaming<pb::ModulePushRequest>) -> Result<Option<pb::ModulePushRequest>, Status> {
+    let message = tokio::time::timeout(PIECE, parts.message()).await;
+    message.unwrap_or_else(|_| Err(status(&ServiceError::Deadline.into())))
 }
