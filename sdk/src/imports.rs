@@ -68,7 +68,8 @@ mod tests {
 
     #[test]
     fn the_header_has_the_flags_of_a_scan() {
-        let flags: Vec<_> = RUST.lines().filter(|line| line.starts_with("const ") && line.contains(": u32 = ")).collect();
+        let flags: Vec<_> =
+            RUST.lines().filter(|line| line.starts_with("const ") && line.contains(": u32 = ")).collect();
         assert_eq!(flags.len(), 3, "{flags:?}");
         for flag in flags {
             let (name, value) = flag["const ".len()..].split_once(": u32 = ").expect("filtered");

@@ -6,13 +6,12 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use prost::Message;
-use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::call::Core;
 use super::status::{Failure, status};
 use crate::files::binary;
-use crate::limits::{MODULE_BYTES_MAX, PUSHED_BY_BYTES_MAX, PUSHES_MAX, RESULT_BYTES_MAX};
+use crate::limits::{MODULE_BYTES_MAX, PUSHED_BY_BYTES_MAX, RESULT_BYTES_MAX};
 use crate::proto::admin as pb;
 use crate::proto::admin::admin_server::Admin;
 pub(super) use crate::proto::admin::admin_server::{AdminServer, SERVICE_NAME as NAME};
@@ -20,30 +19,20 @@ use crate::proto::admin::{DeepCheckRequest, DeepCheckResponse, StatusRequest, St
 use crate::proto::command::Activation;
 use crate::service::{Backend, ServiceError};
 
-/// How long the bytes of a push may take to arrive: the largest ones over a 1 Mbit/s line take four and a half minutes, and
-/// until then they have a place that others would like to have.
-const RECEIVE: Duration = Duration::from_secs(300);
+/// How long the next piece of a push may take to arrive. Until the last one is there, the push has one of few places.
+const PIECE: Duration = Duration::from_secs(30);
 
 /// See the module's documentation.
-pub(super) struct Operators<B> {
-    core: Arc<Core<B>>,
-    pushes: Arc<Semaphore>,
-}
-
-impl<B> Operators<B> {
-    pub(super) fn new(core: Arc<Core<B>>) -> Self {
-        Self { core, pushes: Arc::new(Semaphore::new(PUSHES_MAX)) }
-    }
-}
+pub(super) struct Operators<B>(pub(super) Arc<Core<B>>);
 
 #[tonic::async_trait]
 impl<B: Backend> Admin for Operators<B> {
     async fn status(&self, _request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        Ok(Response::new(self.core.backend.status().await))
+        Ok(Response::new(self.0.backend.status().await))
     }
 
     async fn deep_check(&self, request: Request<DeepCheckRequest>) -> Result<Response<DeepCheckResponse>, Status> {
-        let checked = self.core.backend.deep_check(request.into_inner().index).await;
+        let checked = self.0.backend.deep_check(request.into_inner().index).await;
         checked.map(Response::new).map_err(|error| status(&error.into()))
     }
 
@@ -55,7 +44,7 @@ impl<B: Backend> Admin for Operators<B> {
         request: Request<pb::ModuleHistoryRequest>,
     ) -> Result<Response<pb::ModuleHistoryResponse>, Status> {
         let name = Some(request.into_inner().name).filter(|name| !name.is_empty());
-        let activations = self.core.backend.module_history(name).await.map_err(|error| status(&error.into()))?;
+        let activations = self.0.backend.module_history(name).await.map_err(|error| status(&error.into()))?;
         Ok(Response::new(pb::ModuleHistoryResponse { activations: newest(activations) }))
     }
 
@@ -63,27 +52,20 @@ impl<B: Backend> Admin for Operators<B> {
         &self,
         request: Request<Streaming<pb::ModulePushRequest>>,
     ) -> Result<Response<Self::ModulePushStream>, Status> {
-        let full = |_| status(&ServiceError::Overloaded("as many modules as may be are being pushed").into());
-        let place = Arc::clone(&self.pushes).try_acquire_owned().map_err(full)?;
-        let received = tokio::time::timeout(RECEIVE, pushed(request.into_inner())).await;
-        let (header, bytes) = received.map_err(|_| status(&Failure::SlowRequest))??;
+        let place = self.0.backend.push_place().map_err(|error| status(&error.into()))?;
+        let (header, bytes) = pushed(request.into_inner()).await?;
         let wasm = tokio::task::spawn_blocking(move || binary::module(bytes)).await;
         let wasm = wasm.map_err(|error| Status::internal(error.to_string()))?;
         let wasm = wasm.map_err(|error| status(&ServiceError::Module(format!("what was pushed {error}")).into()))?;
-        let events = self.core.backend.module_push(header, wasm);
-        let events = events.map(move |event| {
-            // Given back when the stream ends.
-            let _held = &place;
-            event.map_err(|error| status(&error.into()))
-        });
-        Ok(Response::new(events.boxed()))
+        let events = self.0.backend.module_push(header, wasm, place);
+        Ok(Response::new(events.map(|event| event.map_err(|error| status(&error.into()))).boxed()))
     }
 
     async fn module_retry(
         &self,
         request: Request<pb::ModuleRetryRequest>,
     ) -> Result<Response<pb::ModuleRetryResponse>, Status> {
-        let retried = self.core.backend.module_retry(request.into_inner()).await;
+        let retried = self.0.backend.module_retry(request.into_inner()).await;
         let retried = retried.map_err(|error| status(&error.into()))?;
         Ok(Response::new(pb::ModuleRetryResponse { retried }))
     }
@@ -92,12 +74,12 @@ impl<B: Backend> Admin for Operators<B> {
         &self,
         request: Request<pb::ModuleDropRequest>,
     ) -> Result<Response<pb::ModuleDropResponse>, Status> {
-        let rows = self.core.backend.module_drop(request.into_inner().name).await;
+        let rows = self.0.backend.module_drop(request.into_inner().name).await;
         rows.map(|rows| Response::new(pb::ModuleDropResponse { rows })).map_err(|error| status(&error.into()))
     }
 
     async fn backup(&self, _request: Request<pb::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
-        let chunks = self.core.backend.backup().await.map_err(|error| status(&error.into()))?;
+        let chunks = self.0.backend.backup().await.map_err(|error| status(&error.into()))?;
         let chunks = chunks.map(|chunk| match chunk {
             Ok(data) => Ok(pb::BackupChunk { data }),
             Err(fault) => Err(Status::data_loss(fault.to_string())),
@@ -123,14 +105,14 @@ fn newest(mut rows: Vec<Activation>) -> Vec<Activation> {
 async fn pushed(mut parts: Streaming<pb::ModulePushRequest>) -> Result<(pb::ModulePush, Vec<u8>), Status> {
     use pb::module_push_request::Part;
     let refuse = |why: String| status(&ServiceError::Module(why).into());
-    let Some(Part::Header(header)) = parts.message().await?.and_then(|message| message.part) else {
+    let Some(Part::Header(header)) = piece(&mut parts).await?.and_then(|message| message.part) else {
         return Err(refuse("a push begins with its header".to_owned()));
     };
     if header.pushed_by.len() > PUSHED_BY_BYTES_MAX {
         return Err(refuse(format!("who pushes is said in at most {PUSHED_BY_BYTES_MAX} bytes")));
     }
     let mut bytes = Vec::new();
-    while let Some(message) = parts.message().await? {
+    while let Some(message) = piece(&mut parts).await? {
         let Some(Part::Data(data)) = message.part else {
             return Err(refuse("a push is one header, and then data".to_owned()));
         };
@@ -142,4 +124,9 @@ async fn pushed(mut parts: Streaming<pb::ModulePushRequest>) -> Result<(pb::Modu
         bytes.extend_from_slice(&data);
     }
     Ok((header, bytes))
+}
+
+async fn piece(parts: &mut Streaming<pb::ModulePushRequest>) -> Result<Option<pb::ModulePushRequest>, Status> {
+    let message = tokio::time::timeout(PIECE, parts.message()).await;
+    message.unwrap_or_else(|_| Err(status(&ServiceError::Deadline.into())))
 }

@@ -73,7 +73,7 @@ impl<B: Backend> Front<B> {
             health: HealthServer::new(Health(Arc::clone(&core))),
             reflection: v1::ServerReflectionServer::new(Reflection(Arc::clone(&core))),
             reflection_alpha: v1alpha::ServerReflectionServer::new(Reflection(Arc::clone(&core))),
-            admin: AdminServer::new(Operators::new(Arc::clone(&core))),
+            admin: AdminServer::new(Operators(Arc::clone(&core))),
             budget: Budget::default(),
             node,
             core,

@@ -15,14 +15,15 @@ use prost_types::{
     DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto,
     MethodOptions, ServiceDescriptorProto,
 };
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::command::Outcome;
+use crate::limits::PUSHES_MAX;
 use crate::proto::admin;
 use crate::proto::admin::module_push_response::Event;
 use crate::proto::command::Activation;
 use crate::service::{
-    Active, Backend, BackupStream, Catalog, Events, Execute, Executed, Query, ServiceError, Streaming,
+    Active, Backend, BackupStream, Catalog, Events, Execute, Executed, Place, Query, ServiceError, Streaming,
 };
 use crate::stream::{self, Sender};
 use crate::testing::{COMMAND, MethodRow, ModuleSection, QUERY};
@@ -50,6 +51,7 @@ struct Inner {
     commands: Mutex<Vec<Execute>>,
     queries: Mutex<Vec<Query>>,
     pushes: Mutex<Vec<(admin::ModulePush, Bytes)>>,
+    places: Arc<Semaphore>,
     history: Mutex<Vec<Activation>>,
     /// The next answers; then requests are echoed at index 7.
     answers: Mutex<VecDeque<Answer>>,
@@ -84,6 +86,7 @@ impl Fake {
             history: Mutex::default(),
             answers: Mutex::default(),
             streams: watch::Sender::default(),
+            places: Arc::new(Semaphore::new(PUSHES_MAX)),
             gate: watch::Sender::new(false),
             waiting: watch::Sender::new(0),
             finished: watch::Sender::new(0),
@@ -221,12 +224,21 @@ impl Backend for Fake {
         Ok(self.0.history.lock().clone())
     }
 
+    fn push_place(&self) -> Result<Place, ServiceError> {
+        let places = Arc::clone(&self.0.places).try_acquire_owned();
+        places.map_err(|_| ServiceError::Overloaded("as many modules as may be are being pushed"))
+    }
+
     /// Says once that it has begun, and ends when the gate is open.
-    fn module_push(&self, push: admin::ModulePush, wasm: Bytes) -> Events {
+    fn module_push(&self, push: admin::ModulePush, wasm: Bytes, place: Place) -> Events {
         self.0.pushes.lock().push((push, wasm));
         let begun = admin::ModulePushResponse { event: Some(Event::Stage("begun".into())) };
         let mut gate = self.0.gate.subscribe();
-        let opened = async move { gate.wait_for(|open| *open).await.map(drop).ok() };
+        let opened = async move {
+            let opened = gate.wait_for(|open| *open).await.map(drop).ok();
+            drop(place);
+            opened
+        };
         let end = futures::stream::once(opened).filter_map(|_| async { None });
         futures::stream::once(async { Ok(begun) }).chain(end).boxed()
     }
