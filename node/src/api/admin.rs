@@ -128,5 +128,5 @@ async fn pushed(mut parts: Streaming<pb::ModulePushRequest>) -> Result<(pb::Modu
 
 async fn piece(parts: &mut Streaming<pb::ModulePushRequest>) -> Result<Option<pb::ModulePushRequest>, Status> {
     let message = tokio::time::timeout(PIECE, parts.message()).await;
-    message.unwrap_or_else(|_| Err(status(&ServiceError::Deadline.into())))
+    message.unwrap_or_else(|_| Err(status(&Failure::SlowRequest)))
 }

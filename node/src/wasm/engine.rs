@@ -232,7 +232,9 @@ impl Engine {
             }
         }
         let options = Options { query_slots: 1, memory_bytes_max: 1024 * 1024 };
-        let refusing = |config: &mut Config| drop(config.with_custom_code_memory(Some(Arc::new(Refusing))));
+        let refusing = |config: &mut Config| {
+            config.with_custom_code_memory(Some(Arc::new(Refusing)));
+        };
         Self::configured(options, refusing).expect("this machine can run wasm")
     }
 }

@@ -105,11 +105,8 @@ async fn go_through(turn: Turn, kinds: Arc<Vec<Kind>>, step: &'static str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_dies_at_every_step_of_every_change_loses_nothing() {
     let (turn, kinds) = (turn().await, Arc::new(kinds()));
-    let begin = |step| tokio::spawn(go_through(Turn::clone(&turn), Arc::clone(&kinds), step));
-    let clusters: Vec<_> = STEPS.into_iter().map(begin).collect();
-    for cluster in clusters {
-        cluster.await.unwrap();
-    }
+    let clusters = STEPS.into_iter().map(|step| go_through(Turn::clone(&turn), Arc::clone(&kinds), step));
+    futures::future::join_all(clusters).await;
 }
 
 /// What the files want goes on without anybody who waits for it.
