@@ -136,6 +136,20 @@ images: ## Build both container images from source, in docker
 images-from-binary: release # The same, around the binary that `make release` builds here
 	@docker/build.sh --binary "$(RELEASE)"
 
+# What `build` made, linked once more, with its libraries in it: an image FROM scratch holds nothing but the binary. The flag is for the last
+# step only, so that nothing is compiled a second time.
+.PHONY: static
+static: build # Link the debug binary statically, for images that tests build
+	@$(CARGO) rustc $(LOCKED) -p balsa --bin balsa -- -C target-feature=+crt-static
+	@mkdir -p "$(TARGET_DIR)/static"
+	@cp "$(TARGET_DIR)/debug/balsa" "$(TARGET_DIR)/static/balsa.new"
+	@mv "$(TARGET_DIR)/static/balsa.new" "$(TARGET_DIR)/static/balsa"
+
+# BALSA_BINARY=FILE tests another binary than this checkout's, KUBERNETES_ARGS="..." goes to k8s/test/run.
+.PHONY: test-kubernetes
+test-kubernetes: $(if $(BALSA_BINARY),,static) # Run the tests on a real Kubernetes, which is built and started here
+	@BALSA_BINARY="$(or $(BALSA_BINARY),$(TARGET_DIR)/static/balsa)" k8s/test/run $(KUBERNETES_ARGS)
+
 clean: ## Remove all that was built; the data of local clusters (.balsa) stays
 	@$(CARGO) clean
 	@rm -rf target
