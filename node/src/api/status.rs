@@ -60,6 +60,8 @@ pub enum Reason {
     Trap,
     /// What an operator asked for about a module cannot be done.
     ModuleRefused,
+    /// The method is not served to clients.
+    OperatorsOnly,
     /// The request is above its limit.
     RequestTooLarge,
     /// The result is above its limit.
@@ -98,7 +100,7 @@ impl Retry {
 
 impl Reason {
     /// All of them, in the order of `docs/errors.md`.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::NotLeader,
         Self::NoLeader,
         Self::NotReady,
@@ -119,6 +121,7 @@ impl Reason {
         Self::Fenced,
         Self::ShuttingDown,
         Self::ModuleRefused,
+        Self::OperatorsOnly,
     ];
 
     /// As it is on the wire.
@@ -144,6 +147,7 @@ impl Reason {
             Self::ShuttingDown => "SHUTTING_DOWN",
             Self::InvalidMetadata => "INVALID_METADATA",
             Self::ModuleRefused => "MODULE_REFUSED",
+            Self::OperatorsOnly => "OPERATORS_ONLY",
         }
     }
 
@@ -159,6 +163,7 @@ impl Reason {
             Self::KeyForgotten | Self::ModuleRefused => Code::FailedPrecondition,
             Self::KeyReused | Self::KeyInvalid | Self::InvalidMetadata => Code::InvalidArgument,
             Self::UnknownMethod => Code::Unimplemented,
+            Self::OperatorsOnly => Code::PermissionDenied,
             Self::Trap => Code::Internal,
             Self::Overloaded | Self::KeysFull | Self::ReplyTooLarge | Self::RequestTooLarge | Self::ResultTooLarge => {
                 Code::ResourceExhausted
@@ -187,7 +192,8 @@ impl Reason {
             | Self::Trap
             | Self::RequestTooLarge
             | Self::ResultTooLarge
-            | Self::ModuleRefused => Retry::Never,
+            | Self::ModuleRefused
+            | Self::OperatorsOnly => Retry::Never,
         }
     }
 }
@@ -200,6 +206,12 @@ pub(super) enum Failure {
     /// `UnknownMethod`, with what there is instead.
     #[error("{0}")]
     NoSuchMethod(String),
+    #[error(
+        "operators' calls are not served on the clients' port, but on each node's Unix socket (where it runs, or \
+         `kubectl exec` in its pod, `balsa` finds it; else `balsa --socket PATH`) and on its port for peers \
+         (`balsa --peers HOST:PORT,...`)"
+    )]
+    OperatorsOnly,
     #[error("{}", .0.message)]
     Guest(GuestStatus),
     #[error("{class}")]
@@ -239,6 +251,7 @@ fn verdict(failure: &Failure) -> Verdict<'_> {
     match failure {
         Failure::Service(error) => Verdict::Reason(of_service(error)),
         Failure::NoSuchMethod(_) => Verdict::Reason(Reason::UnknownMethod),
+        Failure::OperatorsOnly => Verdict::Reason(Reason::OperatorsOnly),
         Failure::Guest(guest) => Verdict::Guest(guest),
         Failure::Trap { class, detail } => Verdict::Trap(*class, detail.as_deref()),
         // What answers a change of modules does not answer a call.
