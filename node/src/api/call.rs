@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use prometheus_client::metrics::counter::Counter;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::codegen::Service;
@@ -58,6 +59,7 @@ pub(super) struct Front<B: Backend> {
     core: Arc<Core<B>>,
     budget: Budget,
     node: HeaderValue,
+    unknown_methods: Counter,
     health: HealthServer<Health<B>>,
     reflection: v1::ServerReflectionServer<Reflection<B>>,
     reflection_alpha: v1alpha::ServerReflectionServer<Reflection<B>>,
@@ -67,6 +69,7 @@ pub(super) struct Front<B: Backend> {
 impl<B: Backend> Front<B> {
     pub(super) fn new(backend: B, metrics: Arc<Metrics>, stopping: CancellationToken) -> Self {
         let node = HeaderValue::from_str(backend.node_name()).unwrap_or(HeaderValue::from_static("unnamed"));
+        let unknown_methods = metrics.unknown_methods.clone();
         let routes = Routes::new(backend.catalog(), metrics);
         let core = Arc::new(Core { backend, routes, stopping });
         Self {
@@ -76,6 +79,7 @@ impl<B: Backend> Front<B> {
             admin: AdminServer::new(Operators(Arc::clone(&core))),
             budget: Budget::default(),
             node,
+            unknown_methods,
             core,
         }
     }
@@ -103,6 +107,7 @@ impl<B: Backend> Front<B> {
     async fn look_again(&self, request: Request<Incoming>) -> Response<ReplyBody> {
         let path = request.uri().path();
         if path.len() > METHOD_BYTES_MAX {
+            self.unknown_methods.inc();
             return self.refusal(&Failure::NoSuchMethod("the path is longer than a method's can be".to_owned()), None);
         }
         if let Err(error) = self.refresh(request.headers()).await {
@@ -120,6 +125,7 @@ impl<B: Backend> Front<B> {
     }
 
     fn unknown(&self, path: &str) -> Failure {
+        self.unknown_methods.inc();
         let table = self.core.table();
         if table.is_empty() { ServiceError::NoModule.into() } else { Failure::NoSuchMethod(table.no_such_method(path)) }
     }
@@ -132,7 +138,12 @@ impl<B: Backend> Front<B> {
             return self.stream(route, &head.headers, body, started).await;
         }
         let answer = match self.run(route, &head.headers, body, started).await {
-            Ok(executed) => self.reply(executed),
+            Ok(executed) => {
+                if executed.replayed {
+                    route.meter.replayed();
+                }
+                self.reply(executed)
+            }
             Err(failure) => Err((failure, None)),
         };
         let (code, response) = match answer {
@@ -142,7 +153,7 @@ impl<B: Backend> Front<B> {
                 (status.code(), self.trailers_only(status, executed))
             }
         };
-        route.metrics.observe(code, started.elapsed());
+        route.meter.answered(code, started.elapsed());
         response
     }
 

@@ -7,6 +7,7 @@ mod admission;
 mod backup;
 mod compile;
 mod duties;
+mod gauges;
 mod lag;
 mod modules;
 mod propose;
@@ -38,6 +39,7 @@ use self::streams::Streams;
 use crate::config::Config;
 use crate::fatal::Fatal;
 use crate::files::Wanted;
+use crate::http::Meters;
 use crate::ids::NodeId;
 use crate::log_store::LogHandle;
 use crate::proto::{admin, command, peer};
@@ -88,6 +90,8 @@ struct Inner {
     views: Mutex<BTreeMap<NodeId, PeerView>>,
     /// How far apply is behind.
     lag: Mutex<Lag>,
+    /// What is measured on the way of calls.
+    meters: Meters,
     /// Why this node serves nothing any more.
     fenced: Mutex<Option<String>>,
     /// Why no commands are accepted for the moment: digests differ and nobody knows who is right.

@@ -9,6 +9,7 @@ use prost::Message;
 
 use super::{Leader, Node};
 use crate::command::{APPLY_VERSION, Command, Outcome, Reply};
+use crate::measure::Stopwatch;
 use crate::proto::command as pb;
 use crate::proto::peer;
 use crate::raft::clock::wall_clock_ms;
@@ -101,6 +102,7 @@ impl Node {
         deadline: Instant,
     ) -> Result<Reply, ServiceError> {
         let permit = self.inner.admission.admit(bytes)?;
+        let watch = Stopwatch::start();
         let (responder, mut answered) = OneshotResponder::new_pair();
         let command = Command::new(&pb::Command {
             apply_version: APPLY_VERSION,
@@ -118,7 +120,10 @@ impl Node {
             return Err(ServiceError::OutcomeUnknown);
         };
         match answer {
-            Ok(Ok(response)) => Ok(response.data),
+            Ok(Ok(response)) => {
+                self.inner.meters.proposals.took(watch.stop().elapsed());
+                Ok(response.data)
+            }
             Ok(Err(ClientWriteError::ForwardToLeader(to))) => {
                 Err(ServiceError::NotLeader { leader: to.leader_node.map(|member| member.client_addr) })
             }

@@ -22,7 +22,7 @@ use crate::config::{Config, Loaded};
 use crate::fatal::Fatal;
 use crate::files::{self, Wanted};
 use crate::guest_log::GuestLog;
-use crate::http::{self, Metrics};
+use crate::http::{self, Meters, Metrics};
 use crate::limits::PUSHES_MAX;
 use crate::log_store::{self, LogStore};
 use crate::meta::{self, Meta};
@@ -169,6 +169,12 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
         raft.runtime_config().tick(false);
         raft.runtime_config().elect(false);
     }
+    let meters = Meters {
+        replication: peers.meter().clone(),
+        apply: applier.meter().clone(),
+        log_syncs: log.metrics().syncs.clone(),
+        ..Meters::default()
+    };
     let identity = Identity {
         meta: Mutex::new(meta),
         cluster_name: config.cluster.name.clone(),
@@ -200,6 +206,7 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
         leader_changes: AtomicU64::new(0),
         views: Mutex::default(),
         lag: Mutex::default(),
+        meters,
         fenced: Mutex::new(fenced),
         undecided: Mutex::default(),
         backups: Arc::new(tokio::sync::Semaphore::new(1)),
@@ -244,7 +251,7 @@ fn raft_config(config: &Config) -> Result<openraft::Config, Error> {
 impl Node {
     /// Serves clients, peers and probes until told to stop.
     fn start_servers(&self, listeners: Listeners, stop: watch::Receiver<bool>) -> impl Future<Output = ()> + use<> {
-        let metrics = Arc::new(Metrics::new());
+        let metrics = Arc::new(Metrics::with(&self.inner.meters));
         let options = api::Options::new(Arc::clone(&metrics));
         let clients = tokio::spawn(api::serve(listeners.client, self.clone(), options, stopped(stop.clone())));
         let (asked, measured) = (self.clone(), self.clone());

@@ -166,7 +166,7 @@ impl<H: Host> Peer for PeerService<H> {
             last_membership: header.membership.unwrap_or_default().try_into().map_err(malformed)?,
         };
         tracing::info!(%from, snapshot = %meta, "receiving a snapshot");
-        let received = Box::new(snapshot::receive(self.host.receiver(), inbound).await?);
+        let received = Box::new(snapshot::receive(self.host.receiver(), inbound, &self.peers.meter().received).await?);
         let snapshot = SnapshotOf::<TypeConfig, SnapshotData> { meta, snapshot: SnapshotData::Incoming(received) };
         let response = self.raft.install_full_snapshot(vote, snapshot).await.map_err(unavailable)?;
         Ok(Response::new(pb::SnapshotResponse { vote: Some((&response.vote).into()) }))
