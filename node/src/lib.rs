@@ -27,6 +27,7 @@
 //! | [`wasm`] | runs modules: every knob of determinism; the only place that knows wasmtime |
 //! | [`storage`] | the state's schema, transactions and file; the only place that knows redb |
 //! | [`http`], [`measure`] | probes and metrics; what is counted and timed on the way |
+//! | [`traces`] | spans of sampled calls, for a collector |
 //! | [`guest_log`] | what modules say, into this node's log, but not too much of it |
 //! | [`command`], [`limits`], [`ids`], [`proto`] | words that all of them share |
 //! | [`meta`], [`fatal`] | who this data directory is; how a host fault ends a node |
@@ -75,4 +76,5 @@ pub mod storage;
 pub mod stream;
 #[cfg(test)]
 mod testing;
+pub mod traces;
 pub mod wasm;

@@ -37,6 +37,7 @@ use crate::raft::peers::Peers;
 use crate::raft::read_index::ReadGate;
 use crate::raft::types::Member;
 use crate::state_machine::{self, Fault, StateMachine};
+use crate::traces::Traces;
 use crate::wasm::{self, Engine, HostFault};
 
 /// Why a node could not start, or had to stop.
@@ -68,6 +69,9 @@ pub enum Error {
     /// openraft refused its configuration or its storage.
     #[error("Raft cannot start: {0}")]
     Raft(String),
+    /// The exporter of traces.
+    #[error("traces cannot be sent: {0}; `endpoint` in [otlp] says where to")]
+    Traces(String),
     /// A host fault while running.
     #[error("stopped by a host fault: {0}")]
     Fault(String),
@@ -175,6 +179,13 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
         log_syncs: log.metrics().syncs.clone(),
         ..Meters::default()
     };
+    let traces = match &config.otlp {
+        Some(otlp) => Traces::start(otlp, &config.node.name).map_err(Error::Traces)?,
+        None => Traces::off(),
+    };
+    if traces.is_on() {
+        log.metrics().flushes.keep();
+    }
     let identity = Identity {
         meta: Mutex::new(meta),
         cluster_name: config.cluster.name.clone(),
@@ -207,6 +218,7 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
         views: Mutex::default(),
         lag: Mutex::default(),
         meters,
+        traces,
         fenced: Mutex::new(fenced),
         undecided: Mutex::default(),
         backups: Arc::new(tokio::sync::Semaphore::new(1)),
@@ -252,7 +264,8 @@ impl Node {
     /// Serves clients, peers and probes until told to stop.
     fn start_servers(&self, listeners: Listeners, stop: watch::Receiver<bool>) -> impl Future<Output = ()> + use<> {
         let metrics = Arc::new(Metrics::with(&self.inner.meters));
-        let options = api::Options::new(Arc::clone(&metrics));
+        let traces = self.inner.traces.clone();
+        let options = api::Options { traces, ..api::Options::new(Arc::clone(&metrics)) };
         let clients = tokio::spawn(api::serve(listeners.client, self.clone(), options, stopped(stop.clone())));
         let (asked, measured) = (self.clone(), self.clone());
         let readiness = move || asked.readiness();
@@ -286,6 +299,7 @@ impl Node {
     async fn close(&self) -> Result<(), Error> {
         self.inner.raft.shutdown().await.map_err(|error| Error::Raft(error.to_string()))?;
         self.inner.applier.stop().await.map_err(|error| Error::Fault(error.to_string()))?;
+        self.inner.traces.stop().await;
         tracing::info!("stopped");
         Ok(())
     }
