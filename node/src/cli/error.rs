@@ -69,6 +69,9 @@ pub enum Error {
     /// A module's file, and what is done with it.
     #[error(transparent)]
     Module(#[from] super::module::Error),
+    /// The HTTP port of a node.
+    #[error(transparent)]
+    Health(#[from] super::health::Error),
     /// A backup's file.
     #[error(transparent)]
     Backup(#[from] super::backup::Error),
@@ -94,6 +97,7 @@ impl Error {
         match self {
             Self::Nobody { .. }
             | Self::Endpoints(FileError::NotThere(_))
+            | Self::Health(_)
             | Self::Client(client::Error::Unavailable { .. } | client::Error::Interrupted(_)) => Exit::Unavailable,
             Self::Client(client::Error::OutcomeUnknown { .. }) => Exit::OutcomeUnknown,
             Self::Client(client::Error::Rejected(_)) | Self::Call(call::Error::Rejected { .. }) => Exit::Rejected,

@@ -360,6 +360,11 @@ impl Node {
         self.endpoint.to_string()
     }
 
+    /// `host:port` of its HTTP port.
+    pub(crate) fn http_address(&self) -> String {
+        self.http.to_string()
+    }
+
     /// The cluster as this node sees it, if it answers soon. It asks its peers, and waits for those that do not move.
     pub(crate) async fn status(&self) -> Option<StatusResponse> {
         self.client_within(Duration::from_secs(8)).status().await.ok()
