@@ -9,6 +9,7 @@ use bytes::Bytes;
 use prost::Message;
 use tonic::Code;
 
+use crate::measure::Span;
 use crate::proto::command as pb;
 
 /// Version of the host's semantics: what a given entry means to `apply`. Raised with any change of that meaning.
@@ -286,6 +287,10 @@ pub struct Reply {
     pub replayed: bool,
     /// Text of a trap, on the node that applied it for its client; never replicated.
     pub trap_detail: Option<String>,
+    /// When that node applied it.
+    pub applied: Option<Span>,
+    /// When the module ran, and the fuel that it used, if it did.
+    pub ran: Option<(Span, u64)>,
 }
 
 impl fmt::Display for Reply {

@@ -191,6 +191,7 @@ fn assignment(setting: &Setting) -> String {
             format!("{name} = \"{}\"", schema::bytes(*number))
         }
         (Some(Value::Number(number)), _) => format!("{name} = {number}"),
+        (Some(Value::Text(text)), _) if setting.key.kind == schema::Kind::Fraction => format!("{name} = {text}"),
         (Some(Value::Text(text)), _) => format!("{name} = {}", toml::Value::String(text.clone())),
         (Some(Value::Switch(on)), _) => format!("{name} = {on}"),
         (None, Default::Follows(words)) => format!("# {name} = {words}"),
