@@ -28,7 +28,8 @@ export BALSA_TEST_PYTHON := $(CURDIR)/target/venv/bin/python
 RELEASE_TARGET := $(shell uname -m)-unknown-linux-gnu
 RELEASE := $(TARGET_DIR)/$(RELEASE_TARGET)/release/balsa
 
-# For scripts: LOCKED=--locked fails instead of changing Cargo.lock, TEST_ARGS goes to `cargo test`, BENCH_ARGS to `balsa bench`.
+# For scripts: LOCKED=--locked fails instead of changing Cargo.lock, TEST_ARGS goes to `cargo test`, BENCH_ARGS to `balsa
+# bench`.
 LOCKED ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=

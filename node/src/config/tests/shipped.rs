@@ -1,4 +1,4 @@
-//! What the images and the manifests ship.
+//! The files that the images and the manifests ship.
 
 use std::fs;
 
