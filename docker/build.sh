@@ -43,15 +43,17 @@ command -v "${DOCKER%% *}" >/dev/null 2>&1 ||
 revision=$(git -C "$root" rev-parse HEAD 2>/dev/null || echo unknown)
 [ -z "$(git -C "$root" status --porcelain 2>/dev/null)" ] || revision=$revision+
 
-# build TARGET IMAGE CONTEXT. BuildKit is what has cache mounts, and is not the default everywhere yet.
+# build TARGET IMAGE CONTEXT
 build() {
     # shellcheck disable=SC2086 # the variable may hold several words
-    DOCKER_BUILDKIT=${DOCKER_BUILDKIT:-1} $DOCKER build --file "$root/docker/Dockerfile" --target "$1" --tag "$2:$tag" \
+    $DOCKER build --file "$root/docker/Dockerfile" --target "$1" --tag "$2:$tag" \
         --build-arg VERSION="$version" --build-arg REVISION="$revision" ${base:+--build-arg BASE="$base"} "$3" ||
         fail "the image $2:$tag cannot be built"
 }
 
 if [ -z "$binary" ]; then
+    # BuildKit is what has cache mounts, and is not the default everywhere. Without them any builder does, so below this is left alone.
+    export DOCKER_BUILDKIT="${DOCKER_BUILDKIT:-1}"
     build server balsa "$root"
     build client balsa-client "$root"
 else
@@ -60,12 +62,12 @@ else
     if command -v readelf >/dev/null 2>&1 && readelf --program-headers "$binary" 2>/dev/null | grep -q INTERP; then
         fail "$binary needs a loader and libraries, and the image has none: build it with make release"
     fi
-    # A context of just what goes in.
+    # A context of just what goes in; -p keeps its times, so that the same files give the same image.
     context=$(mktemp -d)
     trap 'rm -rf "$context"' EXIT
     mkdir "$context/data"
-    install -m 755 "$binary" "$context/balsa"
-    install -m 755 "$root/docker/check-then-stay" "$context/check-then-stay"
+    install -p -m 755 "$binary" "$context/balsa"
+    install -p -m 755 "$root/docker/check-then-stay" "$context/check-then-stay"
     build server-from-binary balsa "$context"
     build client-from-binary balsa-client "$context"
 fi

@@ -2,7 +2,8 @@
 # start.sh [--binary FILE]: from nothing to a checked cluster in kind: makes the cluster and the registry, builds the images and
 # pushes them, deploys, waits, and shows the client's check. Needs docker, kind and kubectl.
 #
-# Run again, it deploys what has changed since; servers are then restarted one at a time, by rollout.sh.
+# Run again, it deploys what has changed since; servers are then restarted one at a time, by rollout.sh. The ConfigMap becomes what the files
+# say: a module that swap-module.sh put there is replaced.
 #
 #   --binary FILE         images around this balsa (static, as `make release` builds it) instead of building it in docker
 . "$(dirname "$0")/lib.sh"

@@ -53,4 +53,5 @@ answer() {
     printf %s "$1"
     exit "$2"
 }
+# shellcheck source=/dev/null
 . "$STAND_IN/answers"
