@@ -13,9 +13,10 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 WASM_DIR := $(TARGET_DIR)/wasm
-# The module that is built into the binary, and those that `make modules` and the tests build as well.
+# The module that is built into the binary, and those that `make modules` and the tests build as well; the last two are for
+# tests only.
 DEFAULT_MODULE := kvstore-wasm
-MODULES := counter ledger lock queue hostile
+MODULES := counter ledger lock queue hostile balsa-sdk-fixture
 # Where they end up; node/build.rs and node/src/testing.rs look there.
 export BALSA_MODULES_DIR := $(WASM_DIR)/wasm32-wasip1/wasm
 export BALSA_KVSTORE_WASM := $(BALSA_MODULES_DIR)/kvstore_wasm.wasm
@@ -27,7 +28,8 @@ export BALSA_TEST_PYTHON := $(CURDIR)/target/venv/bin/python
 RELEASE_TARGET := $(shell uname -m)-unknown-linux-gnu
 RELEASE := $(TARGET_DIR)/$(RELEASE_TARGET)/release/balsa
 
-# For scripts: LOCKED=--locked fails instead of changing Cargo.lock, TEST_ARGS goes to `cargo test`, BENCH_ARGS to `balsa bench`.
+# For scripts: LOCKED=--locked fails instead of changing Cargo.lock, TEST_ARGS goes to `cargo test`, BENCH_ARGS to `balsa
+# bench`.
 LOCKED ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
@@ -85,8 +87,8 @@ run: build ## Start three nodes on this host, check them, and show what to try; 
 	$(call say,starting a local cluster in $(RUN_DIR))
 	@exec "$(TARGET_DIR)/debug/balsa" up --dir "$(RUN_DIR)" --check $(if $(PORT),--port $(PORT)) $(if $(RUN_ONCE),--once)
 
-# It shares what `build` compiles, but for seven small crates (.ci/features keeps it so).
-# A Kubernetes comes last, and not with TEST_ARGS, which ask for some of cargo's tests. Where the kernel allows no containers, it says so.
+# It shares what `build` compiles, but for a few small crates (.ci/features keeps it so). A Kubernetes comes last, and not with TEST_ARGS,
+# which ask for some of cargo's tests; where the kernel allows no containers, a line says that it was skipped.
 test: setup-test modules test-manifests $(if $(TEST_ARGS),,static) ## Run all tests
 	$(call say,building and running the tests (several minutes the first time: they contain a compiler for wasm))
 	@$(CARGO) test $(LOCKED) --workspace $(TEST_ARGS)

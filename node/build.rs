@@ -37,11 +37,10 @@ fn generate_grpc() -> Result<(), Box<dyn Error>> {
 }
 
 /// The messages of the default module, for the command line's short forms (`balsa put`). Messages only: calls are bytes.
-fn kvstore_messages() -> Result<(), Box<dyn std::error::Error>> {
-    println!("cargo:rerun-if-changed=../kvstore-wasm/proto");
+fn kvstore_messages() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=../kvstore-wasm/proto");
     let descriptors = protox::compile(["kvstore.proto"], ["../kvstore-wasm/proto"])?;
-    tonic_prost_build::configure().build_client(false).build_server(false).bytes(".").compile_fds(descriptors)?;
-    Ok(())
+    Ok(tonic_prost_build::configure().build_client(false).build_server(false).bytes(".").compile_fds(descriptors)?)
 }
 
 /// The SDK's sources, for `balsa module new`: what it writes is built without this checkout. What the workspace adds to them

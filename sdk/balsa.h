@@ -1,7 +1,8 @@
 /* ABI 1 of balsa, for modules in C and C++. What each of these does is written in ABI.md; this says it in short.
  *
  * The host calls `balsa_call` (and, if the module exports them, `balsa_init` and `balsa_migrate`) in a fresh instance for each
- * call: nothing but the stored state survives. Results of these exports:
+ * call: nothing but the stored state survives. Constructors run before; they may use balsa_context, balsa_log and balsa_panic
+ * only. Results of these exports:
  *
  *   0         success
  *   1 to 16   the gRPC code with this number; the writes of the call are undone, and the output, if there is one, is an
@@ -72,8 +73,8 @@ BALSA_IMPORT(put) void balsa_put(const void *key, uint32_t key_len, const void *
 /* 1 if the key was there, 0 if not. Traps as balsa_put does. */
 BALSA_IMPORT(delete) int32_t balsa_delete(const void *key, uint32_t key_len);
 
-/* One page of the keys with start <= key < end: at most `limit` items (and 10 000) and about `budget` bytes. Returns the page's
- * length; copies or keeps it as balsa_get does. `flags` are those below. A page:
+/* One page of the keys with start <= key < end: at most `limit` items (and 10 000) and `budget` bytes, but one item at least.
+ * Returns the page's length; copies or keeps it as balsa_get does. `flags` are those below. A page:
  *   u32 count, u8 whether there is more; then for each item: u32 key_len, key, u32 value_len, value. Little-endian. */
 BALSA_IMPORT(scan)
 int64_t balsa_scan(const void *start, uint32_t start_len, const void *end, uint32_t end_len, uint32_t flags, uint32_t limit,

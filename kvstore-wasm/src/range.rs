@@ -4,7 +4,7 @@
 //! byte that says in which direction. To clients it is opaque.
 
 use balsa_sdk::prost::Message;
-use balsa_sdk::{Bytes, Context, Page, Range, Status, View};
+use balsa_sdk::{Bytes, Context, Page, Range, Status, View, page_limit};
 
 use crate::limits::{COUNT_ITEMS_MAX, DELETE_ITEMS_MAX, LIST_ITEMS_MAX};
 use crate::{
@@ -30,10 +30,7 @@ pub(crate) fn list(ctx: &View, request: ListRequest, bytes_max: usize) -> Result
     }
     let direction = if request.reverse { REVERSE } else { FORWARD };
     let range = after_token(range, &request.page_token, direction)?;
-    let limit = match request.limit as usize {
-        0 => LIST_ITEMS_MAX,
-        limit => limit.min(LIST_ITEMS_MAX),
-    };
+    let limit = page_limit(request.limit, LIST_ITEMS_MAX);
 
     let mut kvs = Vec::new();
     let complete = fill(ctx, range, request.keys_only, limit, bytes_max, &mut kvs)?;

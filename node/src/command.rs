@@ -161,8 +161,10 @@ pub enum Refusal {
     /// A part of an upload that does not follow the last one, or does not belong to it.
     #[error("the part of the upload is not the next one")]
     UploadOutOfPlace = 9,
-    /// Too many bytes are uploaded and not activated.
-    #[error("too many bytes of other modules are on their way; retry when they are activated or have expired")]
+    /// Too many modules, or bytes of them, are uploaded and not activated.
+    #[error(
+        "too many other modules, or bytes of them, are on their way; retry when they are activated or have expired"
+    )]
     UploadsFull = 10,
     /// An activation of bytes that are not there.
     #[error("the module's bytes were not uploaded, or have expired")]
@@ -185,28 +187,29 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Every refusal, in order of its number.
+    pub const ALL: [Self; 16] = [
+        Self::UnknownMethod,
+        Self::NotACommand,
+        Self::KeyForgotten,
+        Self::KeyReused,
+        Self::KeysFull,
+        Self::ReplyTooLarge,
+        Self::GenerationMismatch,
+        Self::InvalidModule,
+        Self::UploadOutOfPlace,
+        Self::UploadsFull,
+        Self::NotUploaded,
+        Self::ServiceTaken,
+        Self::MigrationFailed,
+        Self::ModuleServes,
+        Self::UnknownModule,
+        Self::ModuleDropping,
+    ];
+
     /// The refusal with this number.
     pub fn from_number(number: u32) -> Option<Self> {
-        [
-            Self::UnknownMethod,
-            Self::NotACommand,
-            Self::KeyForgotten,
-            Self::KeyReused,
-            Self::KeysFull,
-            Self::ReplyTooLarge,
-            Self::GenerationMismatch,
-            Self::InvalidModule,
-            Self::UploadOutOfPlace,
-            Self::UploadsFull,
-            Self::NotUploaded,
-            Self::ServiceTaken,
-            Self::MigrationFailed,
-            Self::ModuleServes,
-            Self::UnknownModule,
-            Self::ModuleDropping,
-        ]
-        .into_iter()
-        .find(|refusal| *refusal as u32 == number)
+        Self::ALL.into_iter().find(|refusal| *refusal as u32 == number)
     }
 }
 
@@ -311,5 +314,21 @@ pub fn code_name(code: Code) -> &'static str {
         Code::Unavailable => "UNAVAILABLE",
         Code::DataLoss => "DATA_LOSS",
         Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_replicated_as_a_number_is_read_back_from_it() {
+        for (number, class) in (1..).zip(TrapClass::ALL) {
+            assert_eq!((class as u32, TrapClass::from_number(number)), (number, Some(class)));
+        }
+        for (number, refusal) in (1..).zip(Refusal::ALL) {
+            assert_eq!((refusal as u32, Refusal::from_number(number)), (number, Some(refusal)));
+        }
+        assert_eq!((TrapClass::from_number(0), Refusal::from_number(0)), (None, None));
     }
 }

@@ -35,12 +35,22 @@ pub const MODULE_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const MODULE_PART_BYTES_MAX: usize = 512 * 1024;
 /// Bytes of modules that were uploaded and not activated yet; the next upload waits for them to expire.
 pub const UPLOADS_BYTES_MAX: u64 = 2 * MODULE_BYTES_MAX as u64;
+/// Uploads at once, however small: each is looked at with every entry, for it may have expired.
+pub const UPLOADS_MAX: usize = 64;
 /// How long an upload may stand still before it is forgotten, milliseconds of log time.
 pub const UPLOAD_EXPIRES_MS: u64 = 600_000;
 /// Rows of the history that are kept for each module.
 pub const HISTORY_ROWS_MAX: usize = 64;
+/// Rows of the history that are kept in all: a name costs nothing to make up, and a refusal is a row.
+pub const HISTORY_ROWS_ALL_MAX: usize = 1_024;
 /// Rows that one `Drop` deletes: some milliseconds.
 pub const DROP_ROWS_MAX: usize = 10_000;
+/// Bytes of keys and values after which a `Drop` takes no more rows: they are read on the way.
+pub const DROP_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Modules that operators push through one node at once; each is in its memory, compressed and not, until it is decided.
+pub const PUSHES_MAX: usize = 4;
+/// Who pushed a module, in words: it is kept in the history.
+pub const PUSHED_BY_BYTES_MAX: usize = 256;
 /// Why a module was refused, in words.
 pub const REASON_BYTES_MAX: usize = 4 * 1024;
 

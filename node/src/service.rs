@@ -149,6 +149,9 @@ pub type BackupStream = BoxStream<'static, Result<Bytes, HostFault>>;
 /// What a change of a module has to say as it goes; the last one says what came of it.
 pub type Events = BoxStream<'static, Result<admin::ModulePushResponse, ServiceError>>;
 
+/// One of [`crate::limits::PUSHES_MAX`]; free again when it is dropped.
+pub type Place = tokio::sync::OwnedSemaphorePermit;
+
 /// Why a module was refused, in words: those of the log, where it has some.
 pub fn why_refused(refused: &command::Refused) -> String {
     let trap = TrapClass::from_number(refused.trap).map(|class| format!("its init or migrate failed: {class}"));
@@ -182,8 +185,10 @@ pub trait Backend: Clone + Send + Sync + 'static {
         &self,
         module: Option<String>,
     ) -> impl Future<Output = Result<Vec<command::Activation>, ServiceError>> + Send;
+    /// A place for a module that is about to be pushed, if one is free.
+    fn push_place(&self) -> Result<Place, ServiceError>;
     /// Makes `wasm` a module.
-    fn module_push(&self, push: admin::ModulePush, wasm: Bytes) -> Events;
+    fn module_push(&self, push: admin::ModulePush, wasm: Bytes, place: Place) -> Events;
     /// Tries again what the files want and was refused or waits; the names.
     fn module_retry(
         &self,

@@ -1,5 +1,6 @@
-//! What tests of several parts share: an engine, and modules to run.
+//! What tests of several parts share: an engine, modules to run, and a state for them.
 
+mod rows;
 mod section;
 
 use std::path::{Path, PathBuf};
@@ -14,7 +15,8 @@ use prost_types::{
     MethodOptions, ServiceDescriptorProto,
 };
 
-use self::section::{COMMAND, MethodRow, ModuleSection, QUERY, append_section};
+pub(crate) use self::rows::{Rows, broken, map, rows_of};
+pub(crate) use self::section::{COMMAND, MethodRow, ModuleSection, QUERY, append_section};
 use crate::limits::MEMORY_BYTES_MAX;
 use crate::wasm::{Engine, Options};
 
@@ -42,11 +44,11 @@ pub(crate) fn hostile_wasm() -> Vec<u8> {
     WASM.get_or_init(|| read(&path())).clone()
 }
 
-/// A module of `modules/`, from the directory `$BALSA_MODULES_DIR` if that is set, else built.
+/// A module of this workspace, from the directory `$BALSA_MODULES_DIR` if that is set, else built.
 #[allow(dead_code)]
 pub(crate) fn module_wasm(package: &str) -> Vec<u8> {
     match std::env::var_os("BALSA_MODULES_DIR") {
-        Some(directory) => read(&PathBuf::from(directory).join(format!("{package}.wasm"))),
+        Some(directory) => read(&PathBuf::from(directory).join(file_name(package))),
         None => read(&build_module(package)),
     }
 }
@@ -77,7 +79,12 @@ fn build_module(package: &str) -> PathBuf {
         .arg(&target)
         .status();
     assert!(built.is_ok_and(|status| status.success()), "the module {package} cannot be built; see `make modules`");
-    target.join(format!("wasm32-wasip1/wasm/{package}.wasm"))
+    target.join("wasm32-wasip1/wasm").join(file_name(package))
+}
+
+/// As cargo names what it builds of a package.
+fn file_name(package: &str) -> String {
+    format!("{}.wasm", package.replace('-', "_"))
 }
 
 fn make_counter_in_c() -> PathBuf {

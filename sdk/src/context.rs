@@ -51,7 +51,12 @@ impl View {
     /// Time since 1970-01-01 UTC, in whole milliseconds, as the leader stamped it into the log entry: the same on every
     /// replica, and never less than at an earlier command.
     pub fn now(&self) -> Duration {
-        Duration::from_millis(imports::index_and_time().1)
+        Duration::from_millis(self.now_ms())
+    }
+
+    /// The same as a number of milliseconds, which is how times are stored and sent.
+    pub fn now_ms(&self) -> u64 {
+        imports::index_and_time().1
     }
 
     /// A generator seeded by the log entry: the same on every replica, not to be guessed by clients beforehand, but not a

@@ -67,6 +67,61 @@ mod tests {
     }
 
     #[test]
+    fn the_header_has_the_flags_of_a_scan() {
+        let flags: Vec<_> =
+            RUST.lines().filter(|line| line.starts_with("const ") && line.contains(": u32 = ")).collect();
+        assert_eq!(flags.len(), 3, "{flags:?}");
+        for flag in flags {
+            let (name, value) = flag["const ".len()..].split_once(": u32 = ").expect("filtered");
+            let line = format!("#define BALSA_SCAN_{name} {}u ", value.trim_end_matches(';'));
+            assert!(C_HEADER.contains(&line), "balsa.h lacks: {line}");
+        }
+    }
+
+    #[test]
+    fn the_header_has_the_codes_of_grpc() {
+        use crate::Code::*;
+        let codes = [
+            Cancelled,
+            Unknown,
+            InvalidArgument,
+            DeadlineExceeded,
+            NotFound,
+            AlreadyExists,
+            PermissionDenied,
+            ResourceExhausted,
+            FailedPrecondition,
+            Aborted,
+            OutOfRange,
+            Unimplemented,
+            Internal,
+            Unavailable,
+            DataLoss,
+            Unauthenticated,
+        ];
+        let (_, list) = C_HEADER.split_once("BALSA_OK = 0,\n").expect("the codes begin with OK");
+        let (list, _) = list.split_once('}').expect("and end");
+        let listed = list.split(',').map(|entry| entry.trim().replace('_', "").to_lowercase());
+        let expected = codes.map(|code| format!("balsa{code:?} = {}", code as u32).to_lowercase());
+        assert_eq!(listed.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn the_document_has_the_limits_of_the_sdk() {
+        use crate::limits::*;
+        for limit in [STORED_KEY_BYTES_MAX, STORED_BYTES_MAX, RESULT_BYTES_MAX, SCAN_ITEMS_MAX] {
+            let mut digits = limit.to_string();
+            let length = digits.len();
+            for place in (1..=(length - 1) / 3).map(|group| length - 3 * group) {
+                digits.insert(place, ' ');
+            }
+            assert!(DOCUMENT.contains(&digits), "ABI.md lacks {digits}");
+        }
+        assert!(DOCUMENT.contains(&format!("of at most {STATUS_BYTES_MAX} bytes")));
+        assert!(DOCUMENT.contains(&format!("Cut at {} KiB", LOG_BYTES_MAX / 1024)));
+    }
+
+    #[test]
     fn the_header_has_the_limits_of_the_sdk() {
         use crate::limits::*;
         for (name, value) in [

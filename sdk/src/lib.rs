@@ -67,7 +67,7 @@ pub use context::{Context, View};
 pub use item::Item;
 pub use key::{AsKey, Key, Prefix, Start};
 pub use log::Level;
-pub use map::{Entries, EntryPage, Keys, Map, Upgraded};
+pub use map::{Entries, EntryPage, Keys, Map, Upgraded, page_limit};
 pub use prost;
 pub use prost::bytes::{self, Bytes};
 pub use random::Random;

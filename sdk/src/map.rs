@@ -21,7 +21,7 @@ use crate::scan::Range;
 use crate::status::Status;
 use crate::value::Value;
 
-pub use entries::{Entries, EntryPage, Keys};
+pub use entries::{Entries, EntryPage, Keys, page_limit};
 pub use upgrade::Upgraded;
 
 /// Values of type `V` by keys of type `K`: `const ACCOUNTS: Map<String, Account> = Map::new("accounts");`
@@ -200,8 +200,7 @@ fn behind(mut key: Vec<u8>) -> Vec<u8> {
     key
 }
 
-/// The host takes bounds of one byte more than a key can have. What is cut off a longer one makes no difference: no key that
-/// can be stored is as long as what is left.
+/// Lets no more of a bound cross than makes a difference: no key that can be stored is as long as what is left.
 fn clip(bound: &[u8]) -> &[u8] {
     &bound[..bound.len().min(STORED_KEY_BYTES_MAX + 1)]
 }

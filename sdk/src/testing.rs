@@ -11,7 +11,7 @@
 //! const UNTIL_MS: Map<String, u64> = Map::new("until");
 //!
 //! fn lock(ctx: &mut Context, name: String) -> Result<u64, Status> {
-//!     let now_ms = ctx.now().as_millis() as u64;
+//!     let now_ms = ctx.now_ms();
 //!     if UNTIL_MS.get(ctx, &name)?.is_some_and(|until_ms| now_ms < until_ms) {
 //!         return Err(Status::failed_precondition("somebody has it"));
 //!     }

@@ -118,38 +118,26 @@ impl<T: Upgrade> Value for Versioned<T> {
     }
 
     fn from_stored(mut stored: Bytes) -> Result<Self, Status> {
-        let version = take_version(&mut stored)?;
-        if version == T::VERSION {
-            return T::from_stored(stored).map(Self);
+        match take_version(&mut stored)? {
+            now if now == u64::from(T::VERSION) => T::from_stored(stored).map(Self),
+            old if old < u64::from(T::VERSION) => T::upgrade(old as u32, stored).map(Self),
+            newer => Err(from_the_future(newer, T::VERSION)),
         }
-        if version > T::VERSION {
-            return Err(from_the_future(version, T::VERSION));
-        }
-        T::upgrade(version, stored).map(Self)
-    }
-}
-
-/// The version of a stored value, if it is a valid one.
-pub(crate) fn version(stored: &[u8]) -> Option<u32> {
-    match stored.strip_prefix(&VERSION_TAG) {
-        Some(mut rest) => u32::try_from(decode_varint(&mut rest).ok()?).ok(),
-        None => Some(0),
     }
 }
 
 /// Takes the version from the front of a stored value; 0 if there is none.
-fn take_version(stored: &mut Bytes) -> Result<u32, Status> {
+pub(crate) fn take_version(stored: &mut Bytes) -> Result<u64, Status> {
     if !stored.starts_with(&VERSION_TAG) {
         return Ok(0);
     }
     stored.advance(VERSION_TAG.len());
-    let version = decode_varint(stored).map_err(|error| undecodable(&error))?;
-    u32::try_from(version).map_err(|_| from_the_future(u32::MAX, 0))
+    decode_varint(stored).map_err(|error| undecodable(&error))
 }
 
 #[cold]
 #[inline(never)]
-fn from_the_future(found: u32, known: u32) -> Status {
+fn from_the_future(found: u64, known: u32) -> Status {
     Status::failed_precondition(format!(
         "the stored value has version {found}, and this module reads up to {known}: a newer module wrote it"
     ))
@@ -231,7 +219,8 @@ mod tests {
         let error = Versioned::<Price>::from_stored(with_version(201, 5)).unwrap_err();
         assert_eq!(error.code(), Code::FailedPrecondition);
         assert!(error.message().contains("version 201") && error.message().contains("up to 200"), "{error}");
-        assert!(Versioned::<Price>::from_stored(with_version(u64::MAX, 5)).is_err());
+        let error = Versioned::<Price>::from_stored(with_version(u64::MAX, 5)).unwrap_err();
+        assert!(error.message().contains(&u64::MAX.to_string()) && error.message().contains("up to 200"), "{error}");
         assert!(Versioned::<Price>::from_stored(VERSION_TAG.to_vec().into()).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! Counters with names: the smallest module that is of use. Copy it to begin one of your own.
 
-use balsa_sdk::{Context, Map, Start, Status, View};
+use balsa_sdk::{Context, Map, Start, Status, View, page_limit};
 
 #[cfg(test)]
 mod tests;
@@ -42,7 +42,7 @@ impl Counter for Counters {
 
     fn list(ctx: &View, request: ListRequest) -> Result<ListResponse, Status> {
         check_length(&request.prefix)?;
-        let limit = if request.limit == 0 { LIST_MAX } else { LIST_MAX.min(request.limit as usize) };
+        let limit = page_limit(request.limit, LIST_MAX);
         let page = VALUES.prefix(ctx, &Start(request.prefix)).page(ctx, limit, &request.page_token)?;
         let counters = page.entries.into_iter().map(|(name, value)| Entry { name, value }).collect();
         Ok(ListResponse { counters, next_page_token: page.next })

@@ -280,7 +280,7 @@ fn look(ctx: &View) -> Result<LookResponse, Status> {
     let system_time = system_time.map_err(|_| Status::internal("the clock is before 1970"))?;
     Ok(LookResponse {
         index: ctx.index(),
-        time_ms: ctx.now().as_millis() as u64,
+        time_ms: ctx.now_ms(),
         random: vec![random.u64(), random.u64()],
         system_time_ns: system_time.as_nanos() as u64,
         instant_difference_ns: start.elapsed().as_nanos() as u64,

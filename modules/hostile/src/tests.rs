@@ -23,7 +23,7 @@ fn ordered(order: &str) -> Host {
 #[test]
 fn without_an_order_a_migration_notes_where_it_came_from() {
     let mut host = Host::new();
-    host.command(|ctx, ()| migrate(ctx, "1.2.3"), ()).unwrap();
+    host.change(|ctx| migrate(ctx, "1.2.3")).unwrap();
     assert_eq!(
         host.query(Fixture::get, GetRequest { key: Bytes::from_static(b"migrated") }).unwrap().value.unwrap(),
         "1.2.3"
@@ -34,7 +34,7 @@ fn without_an_order_a_migration_notes_where_it_came_from() {
 fn a_migration_writes_as_many_rows_as_it_is_told() {
     for (order, rows) in [("writes 7", 7), ("bytes 1048577", 2), ("deletes 5", 0)] {
         let mut host = ordered(order);
-        host.command(|ctx, ()| migrate(ctx, "1"), ()).unwrap();
+        host.change(|ctx| migrate(ctx, "1")).unwrap();
         assert_eq!(host.dump().lines().filter(|line| line.starts_with("migrate/")).count(), rows, "{order}");
     }
 }
@@ -42,7 +42,7 @@ fn a_migration_writes_as_many_rows_as_it_is_told() {
 #[test]
 fn an_order_that_is_none_is_refused() {
     for order in ["dance", "writes many"] {
-        let status = ordered(order).command(|ctx, ()| migrate(ctx, "1"), ()).unwrap_err();
+        let status = ordered(order).change(|ctx| migrate(ctx, "1")).unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument);
     }
 }

@@ -14,8 +14,8 @@ pub(crate) fn open(ctx: &mut Context, request: OpenAccountRequest) -> Result<Acc
     if ACCOUNTS.contains(ctx, &request.name) {
         return Err(Status::already_exists(format!("there is an account {}", request.name)));
     }
-    let opened_ms = ctx.now().as_millis() as u64;
-    let account = Account { name: request.name, unit: request.unit, balance: 0, limits, postings: 0, opened_ms };
+    let OpenAccountRequest { name, unit, .. } = request;
+    let account = Account { name, unit, balance: 0, limits, postings: 0, opened_ms: ctx.now_ms() };
     fits(&account, 0)?;
     ACCOUNTS.insert(ctx, &account.name, &account)?;
     Ok(account)
@@ -42,7 +42,7 @@ pub(crate) fn post(ctx: &mut Context, transfer_id: u64, posting: &Posting) -> Re
     let entry = Entry {
         number: account.postings,
         transfer_id,
-        time_ms: ctx.now().as_millis() as u64,
+        time_ms: ctx.now_ms(),
         amount: posting.amount,
         balance: account.balance,
     };

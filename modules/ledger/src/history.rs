@@ -1,6 +1,6 @@
 //! What was, and what is: the queries.
 
-use balsa_sdk::{Start, Status, View};
+use balsa_sdk::{Start, Status, View, page_limit};
 
 use crate::{ACCOUNTS, ENTRIES, TRANSFERS, account};
 use crate::{ListAccountsRequest, ListAccountsResponse, ListHistoryRequest, ListHistoryResponse, Transfer};
@@ -14,7 +14,7 @@ pub(crate) fn transfer(ctx: &View, id: u64) -> Result<Transfer, Status> {
 
 pub(crate) fn accounts(ctx: &View, request: ListAccountsRequest) -> Result<ListAccountsResponse, Status> {
     let range = ACCOUNTS.prefix(ctx, &Start(request.prefix));
-    let page = range.page(ctx, page_limit(request.limit), &request.page_token)?;
+    let page = range.page(ctx, page_limit(request.limit, PAGE_MAX), &request.page_token)?;
     let accounts = page.entries.into_iter().map(|(_, account)| account).collect();
     Ok(ListAccountsResponse { accounts, next_page_token: page.next })
 }
@@ -22,11 +22,7 @@ pub(crate) fn accounts(ctx: &View, request: ListAccountsRequest) -> Result<ListA
 pub(crate) fn entries(ctx: &View, request: ListHistoryRequest) -> Result<ListHistoryResponse, Status> {
     let account = account::find(ctx, &request.account)?;
     let range = ENTRIES.prefix(ctx, &(account.name,)).reverse();
-    let page = range.page(ctx, page_limit(request.limit), &request.page_token)?;
+    let page = range.page(ctx, page_limit(request.limit, PAGE_MAX), &request.page_token)?;
     let entries = page.entries.into_iter().map(|(_, entry)| entry).collect();
     Ok(ListHistoryResponse { entries, next_page_token: page.next })
-}
-
-fn page_limit(asked: u32) -> usize {
-    if asked == 0 { PAGE_MAX } else { PAGE_MAX.min(asked as usize) }
 }

@@ -27,8 +27,8 @@ pub(crate) fn transfer(ctx: &mut Context, request: TransferRequest) -> Result<Tr
     }
     check_sums(&sums)?;
 
-    let time_ms = ctx.now().as_millis() as u64;
-    TRANSFERS.insert(ctx, &id, &Transfer { id, time_ms, postings, description })?;
+    let transfer = Transfer { id, time_ms: ctx.now_ms(), postings, description };
+    TRANSFERS.insert(ctx, &id, &transfer)?;
     Ok(TransferResponse { id, accounts })
 }
 

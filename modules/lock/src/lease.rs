@@ -2,7 +2,7 @@
 
 use balsa_sdk::{Context, Status, View};
 
-use crate::{EXPIRIES, LAST_TOKEN, LEASES, Lease, now_ms};
+use crate::{EXPIRIES, LAST_TOKEN, LEASES, Lease};
 
 /// Overdue leases that one Acquire removes. It adds one at most, so rows do not pile up.
 const SWEEP_MAX: usize = 4;
@@ -13,7 +13,7 @@ pub(crate) fn is_held(lease: &Lease, now_ms: u64) -> bool {
 
 /// The lease of a lock, if somebody has it.
 pub(crate) fn held(ctx: &View, name: &str) -> Result<Option<Lease>, Status> {
-    let now_ms = now_ms(ctx);
+    let now_ms = ctx.now_ms();
     Ok(LEASES.get(ctx, name)?.filter(|lease| is_held(lease, now_ms)))
 }
 
@@ -24,7 +24,7 @@ pub(crate) fn begin(ctx: &mut Context, name: String, owner: String, expires_ms: 
     }
     let token = LAST_TOKEN.get_or_default(ctx)? + 1;
     LAST_TOKEN.set(ctx, &token)?;
-    write(ctx, Lease { name, owner, token, acquired_ms: now_ms(ctx), expires_ms })
+    write(ctx, Lease { name, owner, token, acquired_ms: ctx.now_ms(), expires_ms })
 }
 
 /// The same lease, until then if that is later.
@@ -50,7 +50,7 @@ pub(crate) fn end(ctx: &mut Context, lease: &Lease) {
 
 /// Removes some of the leases that have expired, the oldest first.
 pub(crate) fn sweep(ctx: &mut Context) -> Result<(), Status> {
-    let until = (now_ms(ctx) + 1, String::new());
+    let until = (ctx.now_ms() + 1, String::new());
     for expiry in EXPIRIES.range(ctx, ..until).limit(SWEEP_MAX).keys() {
         let (expires_ms, name) = expiry?;
         LEASES.remove(ctx, &name);

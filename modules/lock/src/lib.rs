@@ -11,7 +11,7 @@ mod tests;
 
 use std::time::Duration;
 
-use balsa_sdk::{Context, Item, Map, Start, Status, View};
+use balsa_sdk::{Context, Item, Map, Start, Status, View, page_limit};
 
 balsa_sdk::include_proto!("lock.v1");
 
@@ -38,7 +38,7 @@ impl Lock for Locks {
         check_text("owner", &owner)?;
         check_ttl(ttl_ms)?;
         lease::sweep(ctx)?;
-        let now_ms = now_ms(ctx);
+        let now_ms = ctx.now_ms();
         let lease = match lease::held(ctx, &name)? {
             Some(lease) if lease.owner != owner => {
                 return Ok(AcquireResponse { acquired: false, lease: Some(lease), now_ms });
@@ -52,7 +52,7 @@ impl Lock for Locks {
     fn renew(ctx: &mut Context, request: RenewRequest) -> Result<RenewResponse, Status> {
         check_text("name", &request.name)?;
         check_ttl(request.ttl_ms)?;
-        let now_ms = now_ms(ctx);
+        let now_ms = ctx.now_ms();
         let lease = match lease::held(ctx, &request.name)? {
             Some(lease) if lease.token == request.token => lease,
             holder => return Err(not_held(&request, holder)),
@@ -72,12 +72,12 @@ impl Lock for Locks {
 
     fn inspect(ctx: &View, request: InspectRequest) -> Result<InspectResponse, Status> {
         check_text("name", &request.name)?;
-        Ok(InspectResponse { lease: lease::held(ctx, &request.name)?, now_ms: now_ms(ctx) })
+        Ok(InspectResponse { lease: lease::held(ctx, &request.name)?, now_ms: ctx.now_ms() })
     }
 
     fn list(ctx: &View, request: ListRequest) -> Result<ListResponse, Status> {
-        let now_ms = now_ms(ctx);
-        let limit = if request.limit == 0 { LIST_MAX } else { LIST_MAX.min(request.limit as usize) };
+        let now_ms = ctx.now_ms();
+        let limit = page_limit(request.limit, LIST_MAX);
         let page = LEASES.prefix(ctx, &Start(request.prefix)).page(ctx, limit, &request.page_token)?;
         let leases = page.entries.into_iter().map(|(_, lease)| lease);
         let leases = leases.filter(|lease| lease::is_held(lease, now_ms)).collect();
@@ -86,10 +86,6 @@ impl Lock for Locks {
 }
 
 balsa_sdk::export!(LockServer<Locks>);
-
-fn now_ms(ctx: &View) -> u64 {
-    ctx.now().as_millis() as u64
-}
 
 fn check_text(what: &str, text: &str) -> Result<(), Status> {
     match text.len() {

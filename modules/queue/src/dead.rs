@@ -1,19 +1,19 @@
 //! Dead letters: looking at them, giving them another chance, and getting rid of them.
 
-use balsa_sdk::{Context, Status, View};
+use balsa_sdk::{Context, Status, View, page_limit};
 
 use crate::queue::Open;
 use crate::rows::{DEAD, MessageRow};
 use crate::{ListDeadRequest, ListDeadResponse, PurgeRequest, PurgeResponse, RequeueRequest, RequeueResponse};
-use crate::{State, limits, now_ms, stats};
+use crate::{State, limits, stats};
 
 pub(crate) fn requeue(ctx: &mut Context, request: RequeueRequest) -> Result<RequeueResponse, Status> {
     let mut queue = Open::existing(ctx, request.queue)?;
     let mut requeued = 0;
     for id in chosen(ctx, &queue, request.ids)? {
         if let Some(message) = queue.exhume(ctx, id)? {
-            let now_ms = now_ms(ctx);
-            queue.wait(ctx, id, MessageRow { attempts: 0, ..message }, now_ms)?;
+            let at_ms = ctx.now_ms();
+            queue.wait(ctx, id, MessageRow { attempts: 0, ..message }, at_ms)?;
             requeued += 1;
         }
     }
@@ -48,7 +48,7 @@ fn chosen(ctx: &View, queue: &Open, ids: Vec<u64>) -> Result<Vec<u64>, Status> {
 
 pub(crate) fn list(ctx: &View, request: ListDeadRequest) -> Result<ListDeadResponse, Status> {
     let queue = Open::existing(ctx, request.queue)?;
-    let limit = limits::page(request.limit, limits::DEAD_MAX, limits::DEAD_MAX);
+    let limit = page_limit(request.limit, limits::DEAD_MAX);
     let page = DEAD.prefix(ctx, &(&queue.name,)).page(ctx, limit, &request.page_token)?;
     let messages = page.entries.into_iter().map(|((_, id), row)| stats::shown(id, row, State::Dead)).collect();
     Ok(ListDeadResponse { messages, next_page_token: page.next })

@@ -1,19 +1,20 @@
 //! Dequeue, and what can be said with a receipt.
 
-use balsa_sdk::{Context, Status, View};
+use balsa_sdk::{Context, Status, View, page_limit};
 
 use crate::queue::Open;
 use crate::rows::{BODIES, MessageRow, SCHEDULE};
 use crate::{AckRequest, AckResponse, Delivery, DequeueRequest, DequeueResponse};
-use crate::{ExtendRequest, ExtendResponse, NackRequest, NackResponse, limits, now_ms};
+use crate::{ExtendRequest, ExtendResponse, NackRequest, NackResponse, limits};
 
 /// Hands out what is due, in the order of the schedule. A message whose attempts are used up is buried on the way. It
 /// reads what is due before `now`, and writes behind it.
 pub(crate) fn dequeue(ctx: &mut Context, request: DequeueRequest) -> Result<DequeueResponse, Status> {
     let mut queue = Open::existing(ctx, request.queue)?;
-    let until_ms = now_ms(ctx) + limits::visibility(request.visibility_ms, queue.row.visibility_ms)?;
-    let limit = limits::page(request.limit, 1, limits::BATCH_MAX);
-    let due = (queue.name.clone(), 0, 0)..(queue.name.clone(), now_ms(ctx) + 1, 0);
+    let until_ms = ctx.now_ms() + limits::visibility(request.visibility_ms, queue.row.visibility_ms)?;
+    // Who does not say how many gets one, not all there are.
+    let limit = page_limit(request.limit.max(1), limits::BATCH_MAX);
+    let due = (queue.name.clone(), 0, 0)..(queue.name.clone(), ctx.now_ms() + 1, 0);
 
     let mut deliveries = Vec::new();
     let mut room = limits::DELIVERED_BYTES_MAX;
@@ -25,8 +26,11 @@ pub(crate) fn dequeue(ctx: &mut Context, request: DequeueRequest) -> Result<Dequ
             queue.bury(ctx, id, message)?;
             continue;
         }
+        if deliveries.len() == limit {
+            break;
+        }
         let body = BODIES.get_or_default(ctx, &(&queue.name, id))?;
-        if deliveries.len() == limit || body.len() > room {
+        if body.len() > room {
             break;
         }
         room -= body.len();
@@ -77,7 +81,7 @@ pub(crate) fn nack(ctx: &mut Context, request: NackRequest) -> Result<NackRespon
     let (id, message) = Receipt::parse(&request.receipt)?.take(ctx, &mut queue)?;
     let message = MessageRow { last_error: request.error, ..message };
     let dead = message.attempts >= queue.row.max_attempts;
-    let available_ms = if dead { 0 } else { now_ms(ctx) + request.delay_ms };
+    let available_ms = if dead { 0 } else { ctx.now_ms() + request.delay_ms };
     if dead {
         queue.bury(ctx, id, message)?;
     } else {
@@ -89,7 +93,7 @@ pub(crate) fn nack(ctx: &mut Context, request: NackRequest) -> Result<NackRespon
 
 pub(crate) fn extend(ctx: &mut Context, request: ExtendRequest) -> Result<ExtendResponse, Status> {
     let mut queue = Open::existing(ctx, request.queue)?;
-    let visible_ms = now_ms(ctx) + limits::visibility(request.visibility_ms, queue.row.visibility_ms)?;
+    let visible_ms = ctx.now_ms() + limits::visibility(request.visibility_ms, queue.row.visibility_ms)?;
     let (id, message) = Receipt::parse(&request.receipt)?.take(ctx, &mut queue)?;
     queue.fly(ctx, id, message, visible_ms)?;
     queue.save(ctx)?;

@@ -79,7 +79,3 @@ impl Queue for Queues {
 }
 
 balsa_sdk::export!(QueueServer<Queues>);
-
-fn now_ms(ctx: &View) -> u64 {
-    ctx.now().as_millis() as u64
-}

@@ -64,11 +64,6 @@ pub(crate) fn check_count(what: &str, count: usize, most: usize) -> Result<(), S
     at_most(&format!("the number of {what}"), count as u64, most as u64)
 }
 
-/// How many to give: 0 means `default`.
-pub(crate) fn page(asked: u32, default: usize, most: usize) -> usize {
-    if asked == 0 { default } else { most.min(asked as usize) }
-}
-
 fn at_most(what: &str, value: u64, most: u64) -> Result<(), Status> {
     if value <= most {
         return Ok(());

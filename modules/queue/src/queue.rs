@@ -6,7 +6,7 @@
 use balsa_sdk::{Context, Status, View};
 
 use crate::rows::{BODIES, DEAD, MESSAGES, MessageRow, QUEUES, QueueRow, SCHEDULE};
-use crate::{ConfigureRequest, ConfigureResponse, EnqueueRequest, EnqueueResponse, Settings, limits, now_ms};
+use crate::{ConfigureRequest, ConfigureResponse, EnqueueRequest, EnqueueResponse, Settings, limits};
 
 pub(crate) fn configure(ctx: &mut Context, request: ConfigureRequest) -> Result<ConfigureResponse, Status> {
     let settings = limits::settings(&request.settings.unwrap_or_default())?;
@@ -24,8 +24,8 @@ pub(crate) fn enqueue(ctx: &mut Context, request: EnqueueRequest) -> Result<Enqu
     queue.row.last_id += 1;
     let id = queue.row.last_id;
     BODIES.insert(ctx, &(&queue.name, id), &request.body)?;
-    let message = MessageRow { enqueued_ms: now_ms(ctx), ..MessageRow::default() };
-    let available_ms = now_ms(ctx) + request.delay_ms;
+    let message = MessageRow { enqueued_ms: ctx.now_ms(), ..MessageRow::default() };
+    let available_ms = ctx.now_ms() + request.delay_ms;
     queue.wait(ctx, id, message, available_ms)?;
     queue.save(ctx)?;
     Ok(EnqueueResponse { id, available_ms })
@@ -78,7 +78,7 @@ impl Open {
     /// A message that was taken out is dead.
     pub(crate) fn bury(&mut self, ctx: &mut Context, id: u64, message: MessageRow) -> Result<(), Status> {
         self.row.dead += 1;
-        DEAD.insert(ctx, &(&self.name, id), &MessageRow { in_flight: false, since_ms: now_ms(ctx), ..message })
+        DEAD.insert(ctx, &(&self.name, id), &MessageRow { in_flight: false, since_ms: ctx.now_ms(), ..message })
     }
 
     /// A dead letter is taken out, to wait or to be forgotten.

@@ -1,22 +1,22 @@
 //! The queries: how much there is, and what a message looks like.
 
-use balsa_sdk::{Status, View};
+use balsa_sdk::{Status, View, page_limit};
 
 use crate::queue::Open;
 use crate::rows::{BODIES, DEAD, MessageRow, QUEUES, QueueRow, SCHEDULE};
 use crate::{GetMessageRequest, GetMessageResponse, GetStatsResponse, ListQueuesRequest, ListQueuesResponse};
-use crate::{Message, Settings, State, Stats, limits, now_ms};
+use crate::{Message, Settings, State, Stats, limits};
 
 pub(crate) fn of_one(ctx: &View, queue: &str) -> Result<GetStatsResponse, Status> {
     let Open { name, row } = Open::existing(ctx, queue.to_owned())?;
-    Ok(GetStatsResponse { stats: Some(stats(ctx, name, &row)?), now_ms: now_ms(ctx) })
+    Ok(GetStatsResponse { stats: Some(stats(ctx, name, &row)?), now_ms: ctx.now_ms() })
 }
 
 pub(crate) fn of_all(ctx: &View, request: ListQueuesRequest) -> Result<ListQueuesResponse, Status> {
-    let limit = limits::page(request.limit, limits::QUEUES_MAX, limits::QUEUES_MAX);
+    let limit = page_limit(request.limit, limits::QUEUES_MAX);
     let page = QUEUES.range(ctx, ..).page(ctx, limit, &request.page_token)?;
     let queues = page.entries.into_iter().map(|(name, row)| stats(ctx, name, &row)).collect::<Result<_, _>>()?;
-    Ok(ListQueuesResponse { queues, next_page_token: page.next, now_ms: now_ms(ctx) })
+    Ok(ListQueuesResponse { queues, next_page_token: page.next, now_ms: ctx.now_ms() })
 }
 
 fn stats(ctx: &View, name: String, row: &QueueRow) -> Result<Stats, Status> {

@@ -1,20 +1,26 @@
 //! The operators' service, `balsa.admin.v1.Admin`: what the backend knows about the cluster.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::call::Core;
-use super::status::status;
+use super::status::{Failure, status};
 use crate::files::binary;
-use crate::limits::MODULE_BYTES_MAX;
+use crate::limits::{MODULE_BYTES_MAX, PUSHED_BY_BYTES_MAX, RESULT_BYTES_MAX};
 use crate::proto::admin as pb;
 use crate::proto::admin::admin_server::Admin;
 pub(super) use crate::proto::admin::admin_server::{AdminServer, SERVICE_NAME as NAME};
 use crate::proto::admin::{DeepCheckRequest, DeepCheckResponse, StatusRequest, StatusResponse};
+use crate::proto::command::Activation;
 use crate::service::{Backend, ServiceError};
+
+/// How long the next piece of a push may take to arrive. Until the last one is there, the push has one of few places.
+const PIECE: Duration = Duration::from_secs(30);
 
 /// See the module's documentation.
 pub(super) struct Operators<B>(pub(super) Arc<Core<B>>);
@@ -39,18 +45,19 @@ impl<B: Backend> Admin for Operators<B> {
     ) -> Result<Response<pb::ModuleHistoryResponse>, Status> {
         let name = Some(request.into_inner().name).filter(|name| !name.is_empty());
         let activations = self.0.backend.module_history(name).await.map_err(|error| status(&error.into()))?;
-        Ok(Response::new(pb::ModuleHistoryResponse { activations }))
+        Ok(Response::new(pb::ModuleHistoryResponse { activations: newest(activations) }))
     }
 
     async fn module_push(
         &self,
         request: Request<Streaming<pb::ModulePushRequest>>,
     ) -> Result<Response<Self::ModulePushStream>, Status> {
+        let place = self.0.backend.push_place().map_err(|error| status(&error.into()))?;
         let (header, bytes) = pushed(request.into_inner()).await?;
         let wasm = tokio::task::spawn_blocking(move || binary::module(bytes)).await;
         let wasm = wasm.map_err(|error| Status::internal(error.to_string()))?;
         let wasm = wasm.map_err(|error| status(&ServiceError::Module(format!("what was pushed {error}")).into()))?;
-        let events = self.0.backend.module_push(header, wasm);
+        let events = self.0.backend.module_push(header, wasm, place);
         Ok(Response::new(events.map(|event| event.map_err(|error| status(&error.into()))).boxed()))
     }
 
@@ -81,15 +88,31 @@ impl<B: Backend> Admin for Operators<B> {
     }
 }
 
+/// As many of the last rows as one message holds.
+fn newest(mut rows: Vec<Activation>) -> Vec<Activation> {
+    /// Tag and length of a row.
+    const FRAMING_BYTES: usize = 8;
+    let mut room = RESULT_BYTES_MAX;
+    let first_left_out = rows.iter().rposition(|row| {
+        let fits = room.checked_sub(row.encoded_len() + FRAMING_BYTES);
+        room = fits.unwrap_or(0);
+        fits.is_none()
+    });
+    rows.split_off(first_left_out.map_or(0, |at| at + 1))
+}
+
 /// The header and the bytes of a push. Nothing is kept of more than a module may have.
 async fn pushed(mut parts: Streaming<pb::ModulePushRequest>) -> Result<(pb::ModulePush, Vec<u8>), Status> {
     use pb::module_push_request::Part;
     let refuse = |why: String| status(&ServiceError::Module(why).into());
-    let Some(Part::Header(header)) = parts.message().await?.and_then(|message| message.part) else {
+    let Some(Part::Header(header)) = piece(&mut parts).await?.and_then(|message| message.part) else {
         return Err(refuse("a push begins with its header".to_owned()));
     };
+    if header.pushed_by.len() > PUSHED_BY_BYTES_MAX {
+        return Err(refuse(format!("who pushes is said in at most {PUSHED_BY_BYTES_MAX} bytes")));
+    }
     let mut bytes = Vec::new();
-    while let Some(message) = parts.message().await? {
+    while let Some(message) = piece(&mut parts).await? {
         let Some(Part::Data(data)) = message.part else {
             return Err(refuse("a push is one header, and then data".to_owned()));
         };
@@ -101,4 +124,9 @@ async fn pushed(mut parts: Streaming<pb::ModulePushRequest>) -> Result<(pb::Modu
         bytes.extend_from_slice(&data);
     }
     Ok((header, bytes))
+}
+
+async fn piece(parts: &mut Streaming<pb::ModulePushRequest>) -> Result<Option<pb::ModulePushRequest>, Status> {
+    let message = tokio::time::timeout(PIECE, parts.message()).await;
+    message.unwrap_or_else(|_| Err(status(&Failure::SlowRequest)))
 }

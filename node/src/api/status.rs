@@ -241,7 +241,8 @@ fn verdict(failure: &Failure) -> Verdict<'_> {
         Failure::NoSuchMethod(_) => Verdict::Reason(Reason::UnknownMethod),
         Failure::Guest(guest) => Verdict::Guest(guest),
         Failure::Trap { class, detail } => Verdict::Trap(*class, detail.as_deref()),
-        Failure::Refused(refusal) => of_refusal(*refusal),
+        // What answers a change of modules does not answer a call.
+        Failure::Refused(refusal) => of_refusal(*refusal).map_or(Verdict::Protocol(Code::Internal), Verdict::Reason),
         Failure::ResultTooLarge(_) => Verdict::Reason(Reason::ResultTooLarge),
         Failure::Frame(fault) => of_fault(fault),
         Failure::Metadata(invalid) => of_metadata(invalid),
@@ -266,8 +267,9 @@ fn of_service(error: &ServiceError) -> Reason {
     }
 }
 
-fn of_refusal(refusal: Refusal) -> Verdict<'static> {
-    Verdict::Reason(match refusal {
+/// The reason of a refusal that a call can meet.
+fn of_refusal(refusal: Refusal) -> Option<Reason> {
+    Some(match refusal {
         Refusal::UnknownMethod => Reason::UnknownMethod,
         // The kind of the method changed while the command was on its way; a retry takes the other way.
         Refusal::NotACommand => Reason::NotReady,
@@ -275,7 +277,6 @@ fn of_refusal(refusal: Refusal) -> Verdict<'static> {
         Refusal::KeyReused => Reason::KeyReused,
         Refusal::KeysFull => Reason::KeysFull,
         Refusal::ReplyTooLarge => Reason::ReplyTooLarge,
-        // These answer a change of modules, never a call.
         Refusal::GenerationMismatch
         | Refusal::InvalidModule
         | Refusal::UploadOutOfPlace
@@ -285,7 +286,7 @@ fn of_refusal(refusal: Refusal) -> Verdict<'static> {
         | Refusal::MigrationFailed
         | Refusal::ModuleServes
         | Refusal::UnknownModule
-        | Refusal::ModuleDropping => return Verdict::Protocol(Code::Internal),
+        | Refusal::ModuleDropping => return None,
     })
 }
 
@@ -404,6 +405,7 @@ pub(super) fn reason_of(status: &Status) -> Option<(String, HashMap<String, Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::code_name;
 
     #[track_caller]
     fn is(failure: impl Into<Failure>, code: Code, reason: Option<Reason>) -> Status {
@@ -435,6 +437,7 @@ mod tests {
         is(E::Fenced("differs at 7".into()), Code::Unavailable, Some(Reason::Fenced));
         is(E::ShuttingDown, Code::Unavailable, Some(Reason::ShuttingDown));
         is(E::KeyInvalid("too old".into()), Code::InvalidArgument, Some(Reason::KeyInvalid));
+        is(E::Module("it serves".into()), Code::FailedPrecondition, Some(Reason::ModuleRefused));
     }
 
     #[test]
@@ -447,15 +450,22 @@ mod tests {
 
     #[test]
     fn every_refusal_has_its_code_and_reason() {
-        let refused = |refusal, code, reason| is(Failure::Refused(refusal), code, reason);
-        refused(Refusal::UnknownMethod, Code::Unimplemented, Some(Reason::UnknownMethod));
-        refused(Refusal::NotACommand, Code::Unavailable, Some(Reason::NotReady));
-        refused(Refusal::KeyForgotten, Code::FailedPrecondition, Some(Reason::KeyForgotten));
-        refused(Refusal::KeyReused, Code::InvalidArgument, Some(Reason::KeyReused));
-        refused(Refusal::KeysFull, Code::ResourceExhausted, Some(Reason::KeysFull));
-        refused(Refusal::ReplyTooLarge, Code::ResourceExhausted, Some(Reason::ReplyTooLarge));
-        refused(Refusal::GenerationMismatch, Code::Internal, None);
-        refused(Refusal::InvalidModule, Code::Internal, None);
+        let of_calls = [
+            (Refusal::UnknownMethod, Code::Unimplemented, Reason::UnknownMethod),
+            (Refusal::NotACommand, Code::Unavailable, Reason::NotReady),
+            (Refusal::KeyForgotten, Code::FailedPrecondition, Reason::KeyForgotten),
+            (Refusal::KeyReused, Code::InvalidArgument, Reason::KeyReused),
+            (Refusal::KeysFull, Code::ResourceExhausted, Reason::KeysFull),
+            (Refusal::ReplyTooLarge, Code::ResourceExhausted, Reason::ReplyTooLarge),
+        ];
+        let (calls, changes) = Refusal::ALL.split_at(of_calls.len());
+        assert_eq!(of_calls.map(|(refusal, ..)| refusal), calls);
+        for (refusal, code, reason) in of_calls {
+            is(Failure::Refused(refusal), code, Some(reason));
+        }
+        for refusal in changes {
+            is(Failure::Refused(*refusal), Code::Internal, None);
+        }
     }
 
     #[test]
@@ -524,15 +534,11 @@ mod tests {
 
     #[test]
     fn the_documentation_lists_exactly_these_reasons() {
-        let documented: Vec<[String; 3]> = include_str!("../../../docs/errors.md")
-            .lines()
-            .filter_map(|line| {
-                let cells: Vec<_> = line.strip_prefix("| `")?.split('|').map(str::trim).collect();
-                Some([cells[0].trim_end_matches('`').into(), cells[1].into(), cells[3].trim_matches('`').into()])
-            })
-            .collect();
+        let documented = documented_below("## Reasons").into_iter();
+        let documented: Vec<_> =
+            documented.map(|[reason, code, _, retry, _]: [String; 5]| [reason, code, retry]).collect();
         let expected = Reason::ALL.map(|reason| {
-            let mut code = screaming(reason.code());
+            let mut code = code_name(reason.code()).to_owned();
             if reason == Reason::Trap {
                 code.push_str(" or RESOURCE_EXHAUSTED");
             }
@@ -541,15 +547,22 @@ mod tests {
         assert_eq!(documented, expected);
     }
 
-    /// `FailedPrecondition` to `FAILED_PRECONDITION`.
-    fn screaming(code: Code) -> String {
-        let mut name = String::new();
-        for letter in format!("{code:?}").chars() {
-            if letter.is_uppercase() && !name.is_empty() {
-                name.push('_');
-            }
-            name.push(letter.to_ascii_uppercase());
-        }
-        name
+    /// The rows of the table in the documentation that comes after a heading, cell by cell.
+    fn documented_below<const N: usize>(heading: &str) -> Vec<[String; N]> {
+        let below = include_str!("../../../docs/errors.md").split_once(heading).expect("the heading is there").1;
+        let table = below.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+        let cells = |line: &str| -> Vec<String> {
+            let inside = line.trim_matches('|').split('|');
+            inside.map(|cell| cell.trim().trim_matches('`').to_owned()).collect()
+        };
+        table.skip(2).map(|line| cells(line).try_into().expect("each row has all columns")).collect()
+    }
+
+    #[test]
+    fn the_documentation_lists_every_trap_and_every_refusal_of_a_change() {
+        let first = |heading| documented_below(heading).into_iter().map(|[first, _]| first).collect::<Vec<_>>();
+        assert_eq!(first("## Traps"), TrapClass::ALL.map(TrapClass::name));
+        let changes = Refusal::ALL.into_iter().filter(|refusal| of_refusal(*refusal).is_none());
+        assert_eq!(first("## A change of modules"), changes.map(|refusal| refusal.to_string()).collect::<Vec<_>>());
     }
 }

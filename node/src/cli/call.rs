@@ -3,7 +3,8 @@
 //! Nothing about the module is known here: its descriptors come from the cluster by server reflection, the JSON (proto3's
 //! mapping, in which bytes are base64 and 64-bit integers are strings) becomes a message by them, and the reply becomes
 //! JSON again. The descriptor also says what is a query (`idempotency_level = NO_SIDE_EFFECTS`), and what is a command and
-//! needs an idempotency key. A stream is printed as it comes, a line for each message.
+//! needs an idempotency key. A stream is printed as it comes, a line for each message. What a module says in the details of a
+//! status becomes JSON as well, where the descriptors have its type.
 
 use std::ffi::{OsStr, OsString};
 
@@ -15,7 +16,12 @@ use prost_types::method_options::IdempotencyLevel;
 
 use super::kv::Freshness;
 use super::{Console, Exit, Format, Session, value};
-use crate::client::{self, Read};
+use crate::client::{self, Detail, Kind, Read, Rejection};
+use crate::limits::IDEMPOTENCY_KEY_BYTES_MAX;
+
+/// Said of an answer that was not made for this attempt.
+pub(super) const REPLAYED: &str =
+    "replayed: this is the stored answer to an earlier attempt with the same idempotency key";
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -32,8 +38,18 @@ pub(super) struct Call {
     /// List the services, and of each method whether it is a command or a query
     #[arg(long)]
     list: bool,
+    /// The idempotency key of a command: the same call, sent again with it, gets the first reply [default: a new one]
+    #[arg(long, value_name = "KEY", value_parser = idempotency_key)]
+    idempotency_key: Option<String>,
     #[command(flatten)]
     freshness: Freshness,
+}
+
+fn idempotency_key(text: &str) -> Result<String, String> {
+    match text.len() {
+        1..=IDEMPOTENCY_KEY_BYTES_MAX if text.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(text.to_owned()),
+        _ => Err(format!("write 1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible ASCII characters, such as a UUIDv7")),
+    }
 }
 
 /// Why a call cannot be made.
@@ -61,6 +77,9 @@ pub enum Error {
     /// `--stale` is for queries.
     #[error("'{0}' is a command, and only a query can be --stale")]
     StaleCommand(String),
+    /// `--idempotency-key` is for commands.
+    #[error("'{0}' is a query, and only a command has an --idempotency-key")]
+    QueryWithKey(String),
     /// The JSON is not one, or not this message's.
     #[error("the message is not a {message} in JSON: {error}{}", fields(.descriptor))]
     Json {
@@ -82,6 +101,14 @@ pub enum Error {
     /// The reply holds something that has no JSON form, such as an `Any` of a type that nobody describes.
     #[error("the call went well, but its reply cannot be shown as JSON: {0}")]
     Unprintable(serde_json::Error),
+    /// The module said no.
+    #[error("{rejection}")]
+    Rejected {
+        /// What it said.
+        rejection: Box<Rejection>,
+        /// Its details as JSON, in their order; `None` where nobody describes the type.
+        details: Vec<Option<String>>,
+    },
 }
 
 fn suggestion(nearest: &[String]) -> String {
@@ -139,27 +166,49 @@ async fn call(wanted: &str, args: &Call, services: &[String], session: &mut Sess
     let pool = describe(session, &likely(wanted, services)).await?;
     let method = find(wanted, &methods(&pool, services))?;
     let request = encode(&method, &args.message, session.console)?;
-    let path = format!("/{}", name(&method));
-    let reply = match (is_query(&method), args.freshness.read()) {
-        (true, read) if method.is_server_streaming() => return stream(&method, &path, request, read, session).await,
-        (true, read) => session.client.query(&path, request, read).await?,
-        (false, Read::Linearizable) => session.client.command(&path, request).await?,
-        (false, Read::Stale { .. }) => return Err(Error::StaleCommand(name(&method)).into()),
+    let call = prepare(&method, request, args)?;
+    let answered = match call.kind {
+        Kind::Query(read) if method.is_server_streaming() => stream(&method, &call, read, session).await,
+        _ => unary(&method, &call, session).await,
     };
-    let json = decode(&method, reply.message, session.format)?;
+    answered.map_err(|error| with_details_described(error, &pool))
+}
+
+fn prepare(method: &MethodDescriptor, request: Bytes, args: &Call) -> Result<client::Call, Error> {
+    let path = format!("/{}", name(method));
+    match (is_query(method), &args.idempotency_key, args.freshness.read()) {
+        (true, None, read) => Ok(client::Call::query(&path, request, read)),
+        (true, Some(_), _) => Err(Error::QueryWithKey(name(method))),
+        (false, _, Read::Stale { .. }) => Err(Error::StaleCommand(name(method))),
+        (false, None, Read::Linearizable) => Ok(client::Call::command(&path, request)),
+        (false, Some(key), Read::Linearizable) => {
+            Ok(client::Call { path, request, kind: Kind::Command { key: key.clone() } })
+        }
+    }
+}
+
+async fn unary(
+    method: &MethodDescriptor,
+    call: &client::Call,
+    session: &mut Session<'_>,
+) -> Result<Exit, super::Error> {
+    let reply = session.client.call(call).await?;
+    let json = decode(method, reply.message, session.format)?;
     session.console.line(json)?;
+    if reply.replayed {
+        session.console.note(REPLAYED);
+    }
     Ok(Exit::Ok)
 }
 
 /// A line of JSON for each message, as it comes.
 async fn stream(
     method: &MethodDescriptor,
-    path: &str,
-    request: Bytes,
+    call: &client::Call,
     read: Read,
     session: &mut Session<'_>,
 ) -> Result<Exit, super::Error> {
-    let mut messages = session.client.query_stream(path, request, read).await?;
+    let mut messages = session.client.query_stream(&call.path, call.request.clone(), read).await?;
     loop {
         let next = match messages.next().now_or_never() {
             Some(next) => next,
@@ -257,12 +306,31 @@ fn decode(method: &MethodDescriptor, reply: Bytes, format: Format) -> Result<Str
     let descriptor = method.output();
     let message = descriptor.full_name().to_owned();
     let dynamic = DynamicMessage::decode(descriptor, reply).map_err(|error| Error::Reply { message, error })?;
+    Ok(json(&dynamic, format).map_err(Error::Unprintable)?)
+}
+
+fn json(message: &DynamicMessage, format: Format) -> Result<String, serde_json::Error> {
     let options = SerializeOptions::new().skip_default_fields(false);
     let mut text = Vec::new();
-    let written = match format {
-        Format::Json => dynamic.serialize_with_options(&mut serde_json::Serializer::new(&mut text), &options),
-        Format::Text => dynamic.serialize_with_options(&mut serde_json::Serializer::pretty(&mut text), &options),
-    };
-    written.map_err(Error::Unprintable)?;
+    match format {
+        Format::Json => message.serialize_with_options(&mut serde_json::Serializer::new(&mut text), &options)?,
+        Format::Text => message.serialize_with_options(&mut serde_json::Serializer::pretty(&mut text), &options)?,
+    }
     Ok(String::from_utf8(text).expect("JSON is UTF-8"))
+}
+
+fn with_details_described(error: super::Error, pool: &DescriptorPool) -> super::Error {
+    match error {
+        super::Error::Client(client::Error::Rejected(rejection)) => {
+            let details = rejection.details.iter().map(|detail| describe_detail(detail, pool)).collect();
+            Error::Rejected { rejection, details }.into()
+        }
+        other => other,
+    }
+}
+
+fn describe_detail(detail: &Detail, pool: &DescriptorPool) -> Option<String> {
+    let descriptor = pool.get_message_by_name(detail.type_name())?;
+    let message = DynamicMessage::decode(descriptor, &*detail.value).ok()?;
+    json(&message, Format::Json).ok()
 }

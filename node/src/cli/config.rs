@@ -113,7 +113,15 @@ fn verdict(loaded: &Loaded) -> String {
 }
 
 fn verdict_json(loaded: &Loaded) -> Json {
-    json!({ "ok": true, "findings": findings_json(&loaded.warnings) })
+    let nodes: Vec<_> = loaded.sites.iter().map(|site| &site.name).collect();
+    let modules: Vec<_> = loaded.config.modules.iter().map(|module| &module.name).collect();
+    json!({
+        "ok": true,
+        "findings": findings_json(&loaded.warnings),
+        "cluster": loaded.config.cluster.name,
+        "nodes": nodes,
+        "modules": modules,
+    })
 }
 
 fn findings_json(findings: &[Finding]) -> Vec<Json> {
@@ -146,21 +154,21 @@ fn show(loaded: &Loaded) -> String {
 fn show_section(text: &mut String, loaded: &Loaded, section: &Section) {
     if !section.repeated {
         let settings: Vec<_> = loaded.settings.iter().filter(|setting| setting.key.section() == section.name).collect();
-        return show_settings(text, loaded, &format!("[{}]", section.name), &settings);
+        return show_settings(text, loaded, section, &settings);
     }
     if loaded.config.modules.is_empty() {
         text.push_str("\n# no [[module]]: the built-in key/value store\n");
     }
     for (settings, module) in loaded.settings.modules().zip(&loaded.config.modules) {
-        show_settings(text, loaded, &format!("[[{}]]", section.name), &settings.iter().collect::<Vec<_>>());
+        show_settings(text, loaded, section, &settings.iter().collect::<Vec<_>>());
         writeln!(text, "# {}", module_file(&module.path)).expect("writing to a String cannot fail");
     }
 }
 
-fn show_settings(text: &mut String, loaded: &Loaded, title: &str, settings: &[&Setting]) {
+fn show_settings(text: &mut String, loaded: &Loaded, section: &Section, settings: &[&Setting]) {
     let lines: Vec<_> = settings.iter().map(|setting| assignment(setting)).collect();
     let width = lines.iter().map(|line| line.chars().count()).max().unwrap_or(0);
-    text.push_str(&format!("\n{title}\n"));
+    text.push_str(&format!("\n{}\n", section.title()));
     for (setting, line) in settings.iter().zip(&lines) {
         let origin = loaded.settings.origin(setting);
         writeln!(text, "{line:width$}  # {origin}; {}", setting.key.obeyed).expect("writing to a String cannot fail");
@@ -390,21 +398,32 @@ mod tests {
          = "{cluster}-{ordinal}"  # default; at founding
 
         [[module]]
-        name = "a"                              # balsa.toml:2; by the log
-        path = "a.wasm"                         # balsa.toml:3; by the log
-        allow_breaking = true                   # balsa.toml:4; by the log
-        # command_fuel = `limits.command_fuel`  # default; by the log
-        # query_fuel = `limits.query_fuel`      # default; by the log
+        name = "a"                            # balsa.toml:2; by the log
+        path = "a.wasm"                       # balsa.toml:3; by the log
+        allow_breaking = true                 # balsa.toml:4; by the log
+        # command_fuel = limits.command_fuel  # default; by the log
+        # query_fuel = limits.query_fuel      # default; by the log
         # a.wasm: 23 bytes of wasm, hash 37fdf6440c63d289f2739f36ef3aaae58a80363a770d6856a981375788312529
 
         [[module]]
-        name = "b"                              # balsa.toml:6; by the log
-        path = "b.wasm"                         # balsa.toml:7; by the log
-        allow_breaking = false                  # default; by the log
-        # command_fuel = `limits.command_fuel`  # default; by the log
-        # query_fuel = `limits.query_fuel`      # default; by the log
+        name = "b"                            # balsa.toml:6; by the log
+        path = "b.wasm"                       # balsa.toml:7; by the log
+        allow_breaking = false                # default; by the log
+        # command_fuel = limits.command_fuel  # default; by the log
+        # query_fuel = limits.query_fuel      # default; by the log
         # b.wasm does not exist
         "#);
+    }
+
+    #[test]
+    fn a_good_file_is_said_to_be_one_in_words_and_in_json() {
+        let directory = tempfile::tempdir().unwrap();
+        let loaded = load_text(&directory.path().join("balsa.toml"), "[cluster]\nreplicas = 3\n");
+        assert_eq!(verdict(&loaded), "ok: cluster \"balsa\" of 3 nodes, the built-in module\n");
+        let json = json!({
+            "ok": true, "findings": [], "cluster": "balsa", "nodes": ["balsa-0", "balsa-1", "balsa-2"], "modules": [],
+        });
+        assert_eq!(verdict_json(&loaded), json);
     }
 
     #[test]

@@ -22,13 +22,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::up::{self, Log};
+use crate::client::endpoint::DEV_DIRECTORY;
 use crate::client::{Client, Endpoint, Options};
 use crate::config;
 use project::{Project, Sources};
 use swap::Placed;
 
-/// The node's directory, in the project's.
-const DIRECTORY: &str = ".balsa-dev";
 /// The first port, if none is given.
 const PORT: u16 = 6000;
 /// For one call to the node.
@@ -43,7 +42,7 @@ pub(super) struct Args {
     /// The node's port for clients; the others follow [default: 6000]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1024..=64_000))]
     port: Option<u16>,
-    /// Begin with an empty state
+    /// Begin with an empty state; the configuration stays
     #[arg(long)]
     fresh: bool,
 }
@@ -54,6 +53,9 @@ pub(super) enum Error {
     /// The project.
     #[error(transparent)]
     Project(#[from] project::Error),
+    /// Another one runs.
+    #[error(transparent)]
+    Up(#[from] up::Refusal),
     /// A file or directory of ours.
     #[error("cannot {what} {}: {error}", .path.display())]
     Io {
@@ -85,15 +87,18 @@ struct Dev {
     built: Sources,
     /// The configuration is one that was just written.
     new: bool,
+    /// What `--port` said.
+    port: Option<u16>,
 }
 
 fn prepare(args: &Args) -> Result<Dev, Error> {
     let project = Project::find(&args.path)?;
-    let directory = project.root.join(DIRECTORY);
-    if args.fresh && directory.exists() {
-        fs::remove_dir_all(&directory).map_err(io_error("remove", &directory))?;
+    let directory = project.root.join(DEV_DIRECTORY);
+    // Whose node runs in there keeps its module and its data.
+    let _lock = up::lock(&directory)?;
+    if args.fresh {
+        forget(&directory).map_err(io_error("remove the data in", &directory))?;
     }
-    fs::create_dir_all(&directory).map_err(io_error("create", &directory))?;
     let (wasm, built) = first_build(&project)?;
     let placed = swap::place(&directory, wasm).map_err(io_error("write to", &directory))?;
     let toml = directory.join("balsa.toml");
@@ -102,7 +107,18 @@ fn prepare(args: &Args) -> Result<Dev, Error> {
         let text = configuration(&project.name, args.port.unwrap_or(PORT));
         fs::write(&toml, text).map_err(io_error("write", &toml))?;
     }
-    Ok(Dev { project, directory, placed, built, new })
+    Ok(Dev { project, directory, placed, built, new, port: args.port })
+}
+
+/// Removes the node's data. The configuration stays: it is the author's.
+fn forget(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Builds until it succeeds: there is nothing to serve before.
@@ -125,7 +141,7 @@ impl Dev {
             nodes: None,
             dir: self.directory.clone(),
             config: None,
-            port: None,
+            port: self.port,
             no_restart: false,
             check: false,
             once: false,
@@ -219,4 +235,20 @@ fn welcome(dev: &Dev, address: &str) -> String {
 fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
     move |error| Error::Io { what, path, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fresh_start_forgets_the_data_and_keeps_the_configuration() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::write(path("balsa.toml"), "").unwrap();
+        fs::create_dir_all(path("balsa-0/log")).unwrap();
+        fs::write(path("balsa-0/state.redb"), "").unwrap();
+        forget(directory.path()).unwrap();
+        assert!(path("balsa.toml").exists() && !path("balsa-0").exists());
+    }
 }

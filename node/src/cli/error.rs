@@ -9,8 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::{Console, Format, call, value};
-use crate::client::endpoint::{FileError, Source};
-use crate::client::{self, Endpoints, Rejection};
+use crate::client::endpoint::{FileError, Source, started_by};
+use crate::client::{self, Detail, Endpoints, Rejection};
 use crate::command::code_name;
 
 /// The exit codes of `balsa`, as its help lists them.
@@ -19,15 +19,15 @@ use crate::command::code_name;
 pub enum Exit {
     /// It went well.
     Ok = 0,
-    /// The key is absent, or nodes differ.
+    /// The key is absent, a condition did not hold, or a check found something wrong.
     No = 1,
     /// Wrong usage or configuration.
     Usage = 2,
-    /// No node served the call, and it was surely not run.
+    /// No node served the call, and it was surely not run; or a push was not decided.
     Unavailable = 3,
     /// The command may or may not have been run.
     OutcomeUnknown = 4,
-    /// The module said no.
+    /// The module said no, or no was said to a module.
     Rejected = 5,
 }
 
@@ -100,7 +100,7 @@ impl Error {
             | Self::Health(_)
             | Self::Client(client::Error::Unavailable { .. } | client::Error::Interrupted(_)) => Exit::Unavailable,
             Self::Client(client::Error::OutcomeUnknown { .. }) => Exit::OutcomeUnknown,
-            Self::Client(client::Error::Rejected(_)) => Exit::Rejected,
+            Self::Client(client::Error::Rejected(_)) | Self::Call(call::Error::Rejected { .. }) => Exit::Rejected,
             Self::Bench(error) => error.exit(),
             Self::Module(error) => error.exit(),
             _ => Exit::Usage,
@@ -114,15 +114,18 @@ impl Error {
             Format::Json => writeln_to(console, &json!({ "error": self.to_json() }).to_string()),
             Format::Text => {
                 let head = console.paint_error("error:");
-                let text = format!("{head} {self}{}", self.rejection().map(extras).unwrap_or_default());
+                let extras = self.rejection().map(|(rejection, details)| extras(rejection, details));
+                let text = format!("{head} {self}{}", extras.unwrap_or_default());
                 writeln_to(console, &text)
             }
         };
     }
 
-    fn rejection(&self) -> Option<&Rejection> {
+    /// What the module said, and its details in JSON as far as they are described.
+    fn rejection(&self) -> Option<(&Rejection, &[Option<String>])> {
         match self {
-            Self::Client(client::Error::Rejected(rejection)) => Some(rejection),
+            Self::Client(client::Error::Rejected(rejection)) => Some((rejection, &[])),
+            Self::Call(call::Error::Rejected { rejection, details }) => Some((rejection, details)),
             _ => None,
         }
     }
@@ -130,8 +133,10 @@ impl Error {
     fn to_json(&self) -> Value {
         let mut json = json!({ "exit": self.exit() as u8, "message": self.to_string() });
         let fields = json.as_object_mut().expect("made as an object");
+        if let Some((rejection, details)) = self.rejection() {
+            fields.append(&mut rejection_json(rejection, details));
+        }
         match self {
-            Self::Client(client::Error::Rejected(rejection)) => fields.append(&mut rejection_json(rejection)),
             Self::Client(client::Error::Refused(refusal)) => {
                 fields.insert("code".into(), code_name(refusal.code).into());
                 fields.insert("reason".into(), refusal.reason.clone().into());
@@ -169,36 +174,46 @@ fn origin(endpoints: &Endpoints) -> String {
     }
 }
 
-fn advice(endpoints: &Endpoints) -> &'static str {
-    match endpoints.source {
-        Source::Given => "check the addresses, or start a local cluster with `balsa up`",
-        Source::File(_) => "the local cluster is not running: start it again with `balsa up`",
-        Source::Default => "start a local cluster with `balsa up`, or say where one is with --endpoints",
+fn advice(endpoints: &Endpoints) -> String {
+    match &endpoints.source {
+        Source::Given => "check the addresses, or start a local cluster with `balsa up`".into(),
+        Source::File(path) => format!("the local cluster is not running: start it again with `{}`", started_by(path)),
+        Source::Default => "start a local cluster with `balsa up`, or say where one is with --endpoints".into(),
     }
 }
 
 /// What the module said beyond its message, a line each.
-fn extras(rejection: &Rejection) -> String {
-    let details = rejection.details.iter().map(|detail| {
-        let bytes = super::output::escape(&detail.value);
-        format!("\n  detail: {} {bytes}", detail.type_name())
+fn extras(rejection: &Rejection, details: &[Option<String>]) -> String {
+    let details = each_detail(rejection, details).map(|(detail, json)| {
+        let value = json.map_or_else(|| super::output::escape(&detail.value), str::to_owned);
+        format!("\n  detail: {} {value}", detail.type_name())
     });
+    let replayed = rejection.replayed.then(|| format!("\n  {}", call::REPLAYED));
     let trap = rejection.trap_detail.iter().flat_map(|text| text.lines()).map(|line| format!("\n  trap: {line}"));
-    details.chain(trap).collect()
+    details.chain(trap).chain(replayed).collect()
 }
 
-fn rejection_json(rejection: &Rejection) -> serde_json::Map<String, Value> {
-    let details: Vec<_> = rejection
-        .details
-        .iter()
-        .map(|detail| json!({ "type": detail.type_name(), "value": STANDARD.encode(&detail.value) }))
-        .collect();
+/// Each detail, and its JSON if it is described.
+fn each_detail<'a>(
+    rejection: &'a Rejection,
+    described: &'a [Option<String>],
+) -> impl Iterator<Item = (&'a Detail, Option<&'a str>)> {
+    let described = described.iter().map(Option::as_deref).chain(std::iter::repeat(None));
+    rejection.details.iter().zip(described)
+}
+
+fn rejection_json(rejection: &Rejection, details: &[Option<String>]) -> serde_json::Map<String, Value> {
+    let details = each_detail(rejection, details).map(|(detail, described)| {
+        let message = described.and_then(|text| serde_json::from_str::<Value>(text).ok());
+        json!({ "type": detail.type_name(), "value": STANDARD.encode(&detail.value), "message": message })
+    });
     let json = json!({
         "code": code_name(rejection.code),
         "reason": rejection.reason,
         "module_message": rejection.message,
-        "details": details,
+        "details": details.collect::<Vec<_>>(),
         "index": rejection.index,
+        "replayed": rejection.replayed,
         "trap_detail": rejection.trap_detail,
     });
     match json {

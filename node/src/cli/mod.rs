@@ -40,14 +40,14 @@ const ABOUT: &str = "A replicated, durable, linearizable gRPC service whose logi
 const EXIT_CODES: &str = "\
 Exit codes:
   0  ok
-  1  no: the key is absent, a condition did not hold, or a check found something wrong
+  1  no: the key is absent, a condition did not hold, a check found something wrong, or nothing was done
   2  wrong usage or configuration
-  3  unavailable: no node served the call in time, and it was surely not run
+  3  unavailable: no node served the call in time, and it was surely not run; or a push was not decided in time
   4  outcome unknown: the command was sent, and may or may not have been run
   5  rejected: by the module, which ran and answered with an error, or of a module that was pushed and refused
 
-Endpoints, if none are given: those of the local cluster in --dir; without it, of the one in .balsa, looked for from here \
-upward; else 127.0.0.1:6000.";
+Endpoints, if none are given: those of the local cluster in --dir; without it, of the one in .balsa or .balsa-dev, looked \
+for from here upward; else 127.0.0.1:6000.";
 
 /// How long a call may take unless `--timeout` says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(10);

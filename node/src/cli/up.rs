@@ -33,8 +33,7 @@ use tokio::task::JoinSet;
 pub use child::die_with_parent;
 use child::{Ended, Supervisor};
 pub(super) use log::Log;
-pub(super) use plan::Plan;
-use plan::Refusal;
+pub(super) use plan::{Plan, Refusal, lock};
 
 use crate::config::{self, Site};
 

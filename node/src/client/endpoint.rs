@@ -9,12 +9,10 @@ pub const DEFAULT_PORT: u16 = 6000;
 
 /// The directory of a local cluster, unless another one is given.
 pub const LOCAL_DIRECTORY: &str = ".balsa";
-/// Written by `balsa up` into its directory: one `host:port` a line.
+/// That of `balsa dev`, in the project's.
+pub const DEV_DIRECTORY: &str = ".balsa-dev";
+/// Written by `balsa up` and `balsa dev` into their directory: one `host:port` a line.
 pub const FILE_NAME: &str = "endpoints";
-/// The same, as it is found without being told where.
-pub const LOCAL_FILE: &str = ".balsa/endpoints";
-/// The same of `balsa dev`.
-pub const DEV_FILE: &str = ".balsa-dev/endpoints";
 
 /// The address of one node, for clients. Shown as `host:port`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -138,7 +136,7 @@ pub enum FileError {
     #[error("no local cluster runs in {dir}: there is no {dir}/endpoints; start it with `balsa up --dir {dir}`", dir = .0.display())]
     NotThere(PathBuf),
     /// No address in it.
-    #[error("{} names no endpoint; start the cluster again with `balsa up`, or use --endpoints", .0.display())]
+    #[error("{} names no endpoint; start the cluster again with `{}`, or use --endpoints", .0.display(), started_by(.0))]
     Empty(PathBuf),
 }
 
@@ -156,9 +154,8 @@ impl Endpoints {
                 Err(error) => Err(FileError::Unreadable { path, error }),
             };
         }
-        let places =
-            directory.ancestors().flat_map(|directory| [LOCAL_FILE, DEV_FILE].map(|file| directory.join(file)));
-        for path in places {
+        let places = directory.ancestors().flat_map(|up| [LOCAL_DIRECTORY, DEV_DIRECTORY].map(|local| up.join(local)));
+        for path in places.map(|local| local.join(FILE_NAME)) {
             match std::fs::read_to_string(&path) {
                 Ok(text) => return Self::from_file(path, &text),
                 Err(error) if absent(&error) => {}
@@ -185,6 +182,12 @@ impl Endpoints {
         }
         Ok(Self { list, source: Source::File(path) })
     }
+}
+
+/// What writes the file at `path`.
+pub fn started_by(path: &Path) -> &'static str {
+    let is_dev = path.parent().is_some_and(|local| local.ends_with(DEV_DIRECTORY));
+    if is_dev { "balsa dev" } else { "balsa up" }
 }
 
 fn absent(error: &std::io::Error) -> bool {
@@ -233,7 +236,7 @@ mod tests {
         let found = Endpoints::find(&[], None, &deep).unwrap();
         assert_eq!(found.source, Source::Default);
 
-        let file = directory.path().join(LOCAL_FILE);
+        let file = directory.path().join(".balsa/endpoints");
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(&file, "# balsa up\n127.0.0.1:6000\n\n127.0.0.1:6010\n").unwrap();
         let found = Endpoints::find(&[], None, &deep).unwrap();
@@ -245,6 +248,22 @@ mod tests {
             Endpoints::find(&given, None, &deep).unwrap(),
             Endpoints { list: given.to_vec(), source: Source::Given }
         );
+    }
+
+    #[test]
+    fn what_balsa_dev_runs_is_found_too_and_the_nearest_directory_counts() {
+        let directory = tempfile::tempdir().unwrap();
+        let project = directory.path().join("project");
+        let write = |place: PathBuf, port: u16| {
+            std::fs::create_dir_all(&place).unwrap();
+            std::fs::write(place.join("endpoints"), format!("127.0.0.1:{port}\n")).unwrap();
+        };
+        let found = || Endpoints::find(&[], None, &project).unwrap().list;
+        write(directory.path().join(".balsa"), 6000);
+        write(project.join(".balsa-dev"), 7000);
+        assert_eq!(found(), [Endpoint::new("127.0.0.1", 7000)]);
+        write(project.join(".balsa"), 8000);
+        assert_eq!(found(), [Endpoint::new("127.0.0.1", 8000)]);
     }
 
     #[test]

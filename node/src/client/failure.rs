@@ -70,6 +70,8 @@ pub struct Rejection {
     pub details: Vec<Detail>,
     /// Log index of the outcome.
     pub index: Option<u64>,
+    /// Whether this is the stored answer to an earlier attempt.
+    pub replayed: bool,
     /// Text of a trap, for the module's author.
     pub trap_detail: Option<String>,
 }
@@ -236,6 +238,7 @@ fn rejected(status: &Status, reason: Option<&str>) -> Verdict {
         reason: reason.map(str::to_owned),
         details: details(status).into_iter().filter(|detail| !is_balsa_info(detail)).collect(),
         index: raw::index(status.metadata()),
+        replayed: raw::replayed(status.metadata()),
         trap_detail: trap_detail.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
     }))
 }
@@ -319,7 +322,8 @@ pub(super) fn in_mid_stream(status: &Status) -> Error {
     }
 }
 
-fn describe(status: &Status) -> String {
+/// What it says, in a line.
+pub(super) fn describe(status: &Status) -> String {
     match balsa_info(&details(status)) {
         Some(info) => format!("{} ({})", status.message(), info.reason),
         None if is_transport(status) => innermost(status),

@@ -184,6 +184,19 @@ pub(crate) fn module_says(code: Code, message: &str, index: u64) -> Status {
     status
 }
 
+/// The same with details: the full name of each one's message, and its bytes.
+pub(crate) fn module_says_with(code: Code, message: &str, details: &[(&str, &[u8])]) -> Status {
+    let any = |(name, value): &(&str, &[u8])| prost_types::Any {
+        type_url: format!("type.googleapis.com/{name}"),
+        value: value.to_vec(),
+    };
+    let details = details.iter().map(any).collect();
+    let rich = RichStatus { code: code as i32, message: message.into(), details };
+    let mut status = Status::with_details(code, message, rich.encode_to_vec().into());
+    status.metadata_mut().insert("balsa-index", MetadataValue::from(9));
+    status
+}
+
 async fn serve(listener: TcpListener, handler: Handler) {
     let mut connections = tokio::task::JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {

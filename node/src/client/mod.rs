@@ -211,7 +211,6 @@ impl Client {
     /// all of the timeout. See [`hash_together`] for several nodes.
     pub async fn deep_check(&self, index: u64) -> Result<admin::DeepCheckResponse, Error> {
         let call = Call::query(DEEP_CHECK, admin::DeepCheckRequest { index }.encode_to_vec(), Read::default());
-        let all = |timeout: Duration| timeout;
         decode(DEEP_CHECK, self.unary(None, all, &call).await?)
     }
 
@@ -282,6 +281,11 @@ const ATTEMPT_MIN: Duration = Duration::from_millis(20);
 /// module takes that long (fuel bounds it), so a node that needs longer is in trouble.
 fn attempt_timeout(whole: Duration) -> Duration {
     (whole / 4).clamp(Duration::from_secs(1), Duration::from_secs(5))
+}
+
+/// All of it: for what takes long. A connection that breaks is noticed by itself.
+fn all(whole: Duration) -> Duration {
+    whole
 }
 
 fn decode<M: Message + Default>(path: &str, reply: Reply) -> Result<M, Error> {

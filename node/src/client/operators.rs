@@ -4,14 +4,13 @@
 //! is asked for here. So they are tried at one node after the other until one carries them out. What takes long is
 //! given all of the timeout at the node that took it up; a connection that breaks is noticed by itself.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use prost::Message;
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
-use super::{Call, Client, Error, Read, attempt_timeout, decode};
+use super::failure::describe;
+use super::{Call, Client, Error, Read, all, attempt_timeout, decode};
 use crate::proto::admin::admin_client::AdminClient;
 use crate::proto::admin::module_push_request::Part;
 use crate::proto::admin::module_push_response::Event;
@@ -69,7 +68,7 @@ impl Client {
             Ok(AdminClient::new(channel).backup(admin::BackupRequest {}).await?.into_inner())
         };
         let mut chunks: Streaming<admin::BackupChunk> = self.retry(None, attempt_timeout, open).await?;
-        while let Some(chunk) = chunks.message().await.map_err(|status| Error::Interrupted(status.message().into()))? {
+        while let Some(chunk) = chunks.message().await.map_err(|status| Error::Interrupted(describe(&status)))? {
             if take(chunk.data).is_break() {
                 break;
             }
@@ -82,11 +81,6 @@ impl Client {
         let call = Call::query(path, request.encode_to_vec(), Read::default());
         decode(path, self.unary(None, all, &call).await?)
     }
-}
-
-/// What a single attempt may take.
-fn all(timeout: Duration) -> Duration {
-    timeout
 }
 
 /// The messages of a push.

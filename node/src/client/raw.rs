@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
 use http::uri::PathAndQuery;
+use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::transport::Channel;
@@ -51,24 +52,26 @@ impl Decoder for RawCodec {
 
 /// Sends `call` once.
 pub(super) async fn unary(channel: Channel, call: &Call, timeout: Duration) -> Result<Reply, Status> {
-    let path = PathAndQuery::try_from(&call.path)
-        .map_err(|_| Status::unimplemented(format!("'{}' is not a method's path", call.path)))?;
-    let mut grpc = tonic::client::Grpc::new(channel);
-    grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
+    let (mut grpc, path) = ready(channel, call).await?;
     grpc.unary(request(call, timeout)?, path, RawCodec).await.map(reply)
 }
 
 /// Sends `call`, whose answer is a stream, once; waits for its first message, or for its end. All of it may take `whole`.
 pub(super) async fn stream(channel: Channel, call: &Call, whole: Duration) -> Result<Opened, Status> {
-    let path = PathAndQuery::try_from(&call.path)
-        .map_err(|_| Status::unimplemented(format!("'{}' is not a method's path", call.path)))?;
-    let mut grpc = tonic::client::Grpc::new(channel);
-    grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
+    let (mut grpc, path) = ready(channel, call).await?;
     let response = grpc.server_streaming(request(call, whole)?, path, RawCodec).await?;
     let index = index(response.metadata());
     let mut rest = response.into_inner();
     let first = rest.message().await?;
     Ok(Opened { index, first, rest })
+}
+
+async fn ready(channel: Channel, call: &Call) -> Result<(Grpc<Channel>, PathAndQuery), Status> {
+    let path = PathAndQuery::try_from(&call.path)
+        .map_err(|_| Status::unimplemented(format!("'{}' is not a method's path", call.path)))?;
+    let mut grpc = Grpc::new(channel);
+    grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
+    Ok((grpc, path))
 }
 
 /// A stream whose first message is here.
@@ -104,7 +107,7 @@ fn reply(response: Response<Bytes>) -> Reply {
     let metadata = response.metadata();
     Reply {
         index: index(metadata),
-        replayed: text(metadata, "balsa-replayed") == Some("true"),
+        replayed: replayed(metadata),
         node: text(metadata, "balsa-node").map(str::to_owned),
         message: response.into_inner(),
     }
@@ -113,6 +116,11 @@ fn reply(response: Response<Bytes>) -> Reply {
 /// `balsa-index`: in the initial metadata of a reply, in the trailers of an error.
 pub(super) fn index(metadata: &MetadataMap) -> Option<u64> {
     text(metadata, "balsa-index")?.parse().ok()
+}
+
+/// `balsa-replayed`, in the same places.
+pub(super) fn replayed(metadata: &MetadataMap) -> bool {
+    text(metadata, "balsa-replayed") == Some("true")
 }
 
 /// A metadata value that is text.

@@ -400,14 +400,11 @@ fn setting<'a>(section: &'a [Setting], path: &str) -> &'a Setting {
 }
 
 fn check_module_file(path: &Path) -> Result<(), Problem> {
-    let path = || path.to_owned();
-    match binary::read(&path()) {
+    let path = path.to_owned();
+    match binary::read(&path) {
         Ok(_) => Ok(()),
-        Err(binary::Error::Missing) => Err(Problem::ModuleMissing { path: path() }),
-        Err(error @ binary::Error::Unreadable(_)) => {
-            Err(Problem::ModuleUnreadable { path: path(), reason: error.to_string() })
-        }
-        Err(error) => Err(Problem::ModuleBroken { path: path(), reason: error.to_string() }),
+        Err(binary::Error::Missing) => Err(Problem::ModuleMissing { path }),
+        Err(error) => Err(Problem::ModuleBroken { path, reason: error.to_string() }),
     }
 }
 

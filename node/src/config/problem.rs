@@ -126,8 +126,6 @@ pub enum Problem {
     #[error("there is no module file {}", path.display())]
     ModuleMissing { path: PathBuf },
     #[error("the module file {} {reason}", path.display())]
-    ModuleUnreadable { path: PathBuf, reason: String },
-    #[error("the module file {} {reason}", path.display())]
     ModuleBroken { path: PathBuf, reason: String },
 }
 
@@ -246,28 +244,23 @@ impl Problem {
             | Self::Syntax { .. }
             | Self::BadName { .. }
             | Self::EmptyPath { .. }
-            | Self::ModuleUnreadable { .. }
             | Self::ModuleBroken { .. } => None,
         }
     }
 }
 
 fn sections() -> String {
-    let names: Vec<_> = schema::SECTIONS.iter().map(title).collect();
+    let names: Vec<_> = schema::SECTIONS.iter().map(schema::Section::title).collect();
     names.join(", ")
 }
 
-fn title(section: &schema::Section) -> String {
-    if section.repeated { format!("[[{}]]", section.name) } else { format!("[{}]", section.name) }
-}
-
 fn title_of(section: &str) -> String {
-    schema::section(section).map_or_else(|| format!("[{section}]"), title)
+    schema::section(section).map_or_else(|| format!("[{section}]"), schema::Section::title)
 }
 
 fn unknown_section_help(nearest: Option<&str>) -> String {
     match nearest.and_then(schema::section) {
-        Some(section) => format!("did you mean {}?", title(section)),
+        Some(section) => format!("did you mean {}?", section.title()),
         None => format!("the sections are {}", sections()),
     }
 }
@@ -299,7 +292,9 @@ fn example(key: &schema::Key) -> String {
         schema::Default::Follows(_) if matches!(key.kind, schema::Kind::Reach) => {
             format!("\"{}\"", address_example(key))
         }
-        schema::Default::Follows(_) => "\"balsa-0\"".to_owned(),
+        schema::Default::Follows(_) => {
+            key.kind.range().map_or("\"balsa-0\"".to_owned(), |(least, _)| least.to_string())
+        }
         schema::Default::Required if key.kind == schema::Kind::File => "\"counter.wasm\"".to_owned(),
         schema::Default::Required => "\"counter\"".to_owned(),
     };

@@ -3,7 +3,7 @@
 //! Parsing, ranges, defaults, `balsa config show`, the nearest-key suggestions and the tables of `docs/configuration.md` all
 //! derive from [`KEYS`]; a key that is not in this table does not exist. Each key says who obeys it:
 //!
-//! - [`Obeyed::AtOnce`]: each node, within about a second of an edit, without a restart;
+//! - [`Obeyed::AtOnce`]: each node, a second or two after an edit, without a restart;
 //! - [`Obeyed::AtStart`]: each node when it starts, and it may differ from its peers (addresses, paths, timings);
 //! - [`Obeyed::ByLog`]: it can change what a command does, so the file only *proposes* it, also later, and the replicated log
 //!   decides: what the files of a majority of voters ask for is proposed;
@@ -71,7 +71,7 @@ pub enum Default {
 /// Who obeys a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Obeyed {
-    /// Each node, within about a second of an edit.
+    /// Each node, a second or two after an edit.
     AtOnce,
     /// Each node, when it starts.
     AtStart,
@@ -225,14 +225,14 @@ pub const KEYS: &[Key] = &[
     Key {
         path: "module.command_fuel",
         kind: Kind::Integer(100_000, 1_000_000_000),
-        default: Default::Follows("`limits.command_fuel`"),
+        default: Default::Follows("limits.command_fuel"),
         obeyed: Obeyed::ByLog,
         doc: "Fuel of one command of this module.",
     },
     Key {
         path: "module.query_fuel",
         kind: Kind::Integer(100_000, 60_000_000_000),
-        default: Default::Follows("`limits.query_fuel`"),
+        default: Default::Follows("limits.query_fuel"),
         obeyed: Obeyed::ByLog,
         doc: "Fuel of one query of this module.",
     },
@@ -391,6 +391,11 @@ pub fn keys_of(section: &str) -> impl Iterator<Item = &'static Key> {
     KEYS.iter().filter(move |key| key.section() == section)
 }
 
+/// The key of that name, in whichever section; one that there is once before one of each `[[module]]`.
+pub fn named(name: &str) -> Option<&'static Key> {
+    KEYS.iter().filter(|key| key.name() == name).min_by_key(|key| key.is_repeated())
+}
+
 /// The closest of `candidates`, if it is close enough to be what was meant.
 pub fn nearest<'a>(wrong: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let wrong = wrong.to_lowercase().replace('-', "_");
@@ -399,6 +404,13 @@ pub fn nearest<'a>(wrong: &str, candidates: impl Iterator<Item = &'a str>) -> Op
         .filter(|(likeness, _)| *likeness > 0.8)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, candidate)| candidate)
+}
+
+impl Section {
+    /// The line that it begins with: `[name]`, or `[[name]]`.
+    pub fn title(&self) -> String {
+        if self.repeated { format!("[[{}]]", self.name) } else { format!("[{}]", self.name) }
+    }
 }
 
 impl Key {
@@ -498,10 +510,10 @@ pub fn reference() -> String {
 }
 
 fn section_reference(section: &Section) -> String {
-    let title = if section.repeated { format!("[[{}]]", section.name) } else { format!("[{}]", section.name) };
     let rows: String = keys_of(section.name).map(row).collect();
     format!(
-        "### `{title}`\n\n{}\n\n| Key | Holds | Default | Obeyed | Meaning |\n|---|---|---|---|---|\n{rows}\n",
+        "### `{}`\n\n{}\n\n| Key | Holds | Default | Obeyed | Meaning |\n|---|---|---|---|---|\n{rows}\n",
+        section.title(),
         section.doc
     )
 }

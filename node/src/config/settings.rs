@@ -447,13 +447,13 @@ fn unknown_at_top(name: &str, value: &DeValue<'_>) -> Problem {
             let sections = schema::SECTIONS.iter().map(|section| section.name);
             Problem::UnknownSection { section: name.to_owned(), nearest: schema::nearest(name, sections) }
         }
-        _ => Problem::KeyOutsideSection { key: name.to_owned(), meant: KEYS.iter().find(|key| key.name() == name) },
+        _ => Problem::KeyOutsideSection { key: name.to_owned(), meant: schema::named(name) },
     }
 }
 
 /// The same name in another section is a better guess than a similar one in this.
 fn meant(section: &str, name: &str) -> Option<Meant> {
-    let elsewhere = KEYS.iter().find(|key| key.name() == name && key.section() != section);
+    let elsewhere = schema::named(name);
     let here = schema::nearest(name, schema::keys_of(section).map(Key::name));
     elsewhere.map(|key| Meant::Elsewhere(key.section())).or(here.map(Meant::Here))
 }

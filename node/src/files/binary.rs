@@ -176,7 +176,7 @@ pub fn complete(wasm: &[u8]) -> Result<(), Error> {
 }
 
 /// At most [`MODULE_BYTES_MAX`] bytes; `None`: there are more.
-pub(super) fn bounded(file: impl Read) -> io::Result<Option<Vec<u8>>> {
+pub fn bounded(file: impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     file.take(MODULE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
     Ok(Some(bytes).filter(|bytes| bytes.len() <= MODULE_BYTES_MAX))

@@ -23,6 +23,20 @@ pub(super) fn module() -> impl Strategy<Value = String> {
     })
 }
 
+/// A module that does a little of all that there is: data, a table, a global, several results, loops, calls of the host.
+pub(super) fn varied() -> String {
+    format!(
+        r#"(module {IMPORTS}
+        (func $loops (param i32) (result i32 i64) (local i64)
+            (block (br_if 0 (local.get 0)) (return (i32.const 1) (local.get 1))) (call $loops (i32.const 1)))
+        (func (export "balsa_call") (param $method i32) (param $len i32) (result i32)
+            (call $put (i32.const 16) (i32.const 3) (i32.const 16) (i32.const 3))
+            (drop (call $get (i32.const 16) (i32.const 3) (i32.const 64) (i32.const 8)))
+            (call $loops (local.get $len)) (drop) (drop)
+            (call $output (i32.const 32) (i32.const 8)) (i32.const 0)))"#
+    )
+}
+
 const IMPORTS: &str = r#"
     (import "balsa_v1" "input_read" (func $input_read (param i32 i32 i32)))
     (import "balsa_v1" "output" (func $output (param i32 i32)))

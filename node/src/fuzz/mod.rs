@@ -4,8 +4,8 @@
 //! back. A module may be refused, a call may trap, a request may be answered with any status; a panic or a fault of the host is a
 //! bug.
 //!
-//! - [`modules`]: arbitrary bytes, real modules with bytes, sections or descriptors changed, and valid modules that call the host
-//!   with anything ([`generate`]). What loads is run: every method, `balsa_init`, `balsa_migrate`, the comparison with another
+//! - [`modules`]: arbitrary bytes, real modules with bytes, sections or descriptors changed or cut short, and valid modules that
+//!   call the host with anything ([`generate`]). What loads is run: every method, `balsa_init`, `balsa_migrate`, the comparison with another
 //!   module, the routes and the reflection of the front door.
 //! - [`requests`]: arbitrary and mutated messages to every method of real modules. Arbitrary calls at the front door are beside its
 //!   other tests, in `api/tests/garbage.rs`.
@@ -17,16 +17,14 @@ mod generate;
 mod modules;
 mod requests;
 
-use std::any::Any;
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use proptest::prelude::*;
 
 use crate::limits::Replicated;
-use crate::testing::engine;
-use crate::wasm::{Call, Context, Finished, HostFault, Method, Module, ScanRange, State, Transition, Visit};
+use crate::testing::{Rows, engine, map};
+use crate::wasm::{Call, Context, Finished, Method, Module, State, Transition};
 
 /// Modules that are what they should be: the smallest one, the default one.
 const TINY: &[u8] = include_bytes!("../../tests/fixtures/abi-1/tiny.wasm");
@@ -49,8 +47,8 @@ fn run(module: &Module, method: &Method, input: Bytes) -> Finished {
     let memory_bytes = Replicated::default().memory_bytes;
     let call = Call { method, input, context: CONTEXT, fuel: FUEL, memory_bytes, deadline: None };
     let finished = match method.streaming {
-        true => module.stream(call, Rows::some(), Box::new(|_| ControlFlow::Continue(()))),
-        false => module.call(call, Rows::some()),
+        true => module.stream(call, state(), Box::new(|_| ControlFlow::Continue(()))),
+        false => module.call(call, state()),
     };
     finished.expect("nothing a module does is a fault of the host")
 }
@@ -60,52 +58,15 @@ fn take_over(module: &Module, from: Option<&str>) -> Finished {
     let from = from.map(str::to_owned);
     let memory_bytes = Replicated::default().memory_bytes;
     let transition = Transition { from, context: CONTEXT, fuel: FUEL, memory_bytes, writes_max: 10, bytes_max: 1_000 };
-    module.transition(transition, Rows::some()).expect("nothing a module does is a fault of the host")
+    module.transition(transition, state()).expect("nothing a module does is a fault of the host")
 }
 
 const CONTEXT: Context = Context { index: 7, time_ms: 1_700_000_000_123, random: [9; 32] };
 
-/// State in memory.
-struct Rows(BTreeMap<Vec<u8>, Vec<u8>>);
-
-impl Rows {
-    fn some() -> Box<dyn State> {
-        let row = |key: &[u8], value: &[u8]| (key.to_vec(), value.to_vec());
-        Box::new(Self(BTreeMap::from([row(b"a", b"1"), row(b"key", b"contents"), row(b"other", &[7; 3_000])])))
-    }
-}
-
-impl State for Rows {
-    fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, HostFault> {
-        Ok(self.0.get(key).cloned())
-    }
-
-    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), HostFault> {
-        self.0.insert(key.to_vec(), value.to_vec());
-        Ok(())
-    }
-
-    fn delete(&mut self, key: &[u8]) -> Result<bool, HostFault> {
-        Ok(self.0.remove(key).is_some())
-    }
-
-    fn scan(&mut self, range: &ScanRange, visit: Visit<'_>) -> Result<(), HostFault> {
-        let inside = |key: &&Vec<u8>| **key >= range.start && range.end.as_ref().is_none_or(|end| *key < end);
-        let mut keys: Vec<_> = self.0.keys().filter(inside).collect();
-        if range.reverse {
-            keys.reverse();
-        }
-        let _ = keys.into_iter().any(|key| visit(key, &self.0[key]).is_break());
-        Ok(())
-    }
-}
-
-#[test]
-fn the_state_that_fuzzed_modules_see_is_one() {
-    let mut rows = Rows::some();
-    assert!(rows.get(b"key").unwrap().is_some() && rows.delete(b"key").unwrap() && !rows.delete(b"key").unwrap());
-    let state: Box<dyn Any> = rows;
-    assert_eq!(state.downcast::<Rows>().unwrap().0.len(), 2);
+/// What modules find in their state.
+fn state() -> Box<dyn State> {
+    let row = |key: &[u8], value: &[u8]| (key.to_vec(), value.to_vec());
+    map(Rows::from([row(b"a", b"1"), row(b"key", b"contents"), row(b"other", &[7; 3_000])]))
 }
 
 /// Changes of bytes: what a bit flip, a torn file or a person with an editor makes.

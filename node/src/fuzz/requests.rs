@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::{KVSTORE, TINY, config, load, mutated, mutations, run};
 use crate::command::Outcome;
 use crate::proto::command as pb;
+use crate::testing::hostile_wasm;
 use crate::wasm::Module;
 
 /// Sends `request` to each method. Its outcome is one that can be replicated, and is the same the next time.
@@ -18,8 +19,7 @@ fn ask(module: &Module, request: &[u8]) {
 }
 
 fn all() -> impl Iterator<Item = Module> {
-    let hostile = std::env::var_os("BALSA_HOSTILE_WASM").map(|path| std::fs::read(path).unwrap());
-    [TINY.to_vec(), KVSTORE.to_vec()].into_iter().chain(hostile).map(|wasm| load(&wasm))
+    [TINY.to_vec(), KVSTORE.to_vec(), hostile_wasm()].into_iter().map(|wasm| load(&wasm))
 }
 
 proptest! {

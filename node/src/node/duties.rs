@@ -25,8 +25,8 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(900);
 const SILENCE: Duration = Duration::from_secs(3);
 /// How often a leader looks whether the first module can be logged.
 const GENESIS_POLL: Duration = Duration::from_millis(100);
-/// How long genesis, a tick or a change of limits may take before it is tried again.
-pub(super) const PROPOSAL: Duration = Duration::from_secs(5);
+/// How long a tick may take before it is tried again.
+const TICK: Duration = Duration::from_secs(5);
 /// How long the state may take to become durable before the log is trimmed.
 const SNAPSHOT: Duration = Duration::from_secs(60);
 
@@ -140,7 +140,7 @@ impl Node {
             self.follow_files().await;
             if begun
                 && idle
-                && let Some(index) = self.propose_quietly(pb::command::Kind::Tick(pb::Tick {}), "a tick").await
+                && let Some(index) = self.tick().await
             {
                 last_applied = index;
             }
@@ -152,12 +152,12 @@ impl Node {
         self.voters().len() <= 1 || self.inner.clock.lock().has_median()
     }
 
-    /// Proposes what will be proposed again if it fails; the index of its entry.
-    pub(super) async fn propose_quietly(&self, kind: pb::command::Kind, what: &str) -> Option<u64> {
-        match self.propose(kind, 0, Instant::now() + PROPOSAL).await {
+    /// Lets log time pass; the index of the entry.
+    async fn tick(&self) -> Option<u64> {
+        match self.propose(pb::command::Kind::Tick(pb::Tick {}), 0, Instant::now() + TICK).await {
             Ok(reply) => Some(reply.index),
             Err(error) => {
-                tracing::debug!(%error, "{what} was not logged; it will be tried again");
+                tracing::debug!(%error, "a tick was not logged; it will be tried again");
                 None
             }
         }
@@ -177,8 +177,8 @@ impl Node {
 
     /// Tells every other member this node's status and takes in theirs.
     pub(super) async fn exchange_round(&self) {
-        let others = self.other_members();
-        futures::future::join_all(others.iter().map(|(id, member)| self.exchange_with(*id, member))).await;
+        let (others, own) = (self.other_members(), self.own_exchange());
+        futures::future::join_all(others.iter().map(|(id, member)| self.exchange_with(*id, member, &own))).await;
     }
 
     /// Says once that a member does not answer any more, and once that it does again. Whatever needs it finds out by itself, many
@@ -199,11 +199,10 @@ impl Node {
         }
     }
 
-    async fn exchange_with(&self, id: NodeId, member: &Member) {
+    async fn exchange_with(&self, id: NodeId, member: &Member, own: &peer::ExchangeResponse) {
         let peers = &self.inner.peers;
         let Ok(mut client) = peers.client(&member.peer_addr, Purpose::Forward) else { return };
-        let own = self.own_exchange();
-        let request = peer::ExchangeRequest { status: own.status, clock_ms: own.clock_ms };
+        let request = peer::ExchangeRequest { status: own.status.clone(), clock_ms: own.clock_ms };
         let sent = Instant::now();
         let call = client.exchange(peers.addressed(id, request));
         if let Ok(Ok(response)) = tokio::time::timeout(ANSWER_WITHIN, call).await {

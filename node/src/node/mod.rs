@@ -47,7 +47,9 @@ use crate::raft::peers::Peers;
 use crate::raft::read_index::ReadGate;
 use crate::raft::types::{Member, TypeConfig};
 use crate::raft::{Host, Raft, apply::Applier};
-use crate::service::{Backend, BackupStream, Catalog, Events, Execute, Executed, Query, ServiceError, Streaming};
+use crate::service::{
+    Backend, BackupStream, Catalog, Events, Execute, Executed, Place, Query, ServiceError, Streaming,
+};
 use crate::state_machine::{Reader, Receiver};
 
 /// A running node. Clones are the same one.
@@ -92,6 +94,8 @@ struct Inner {
     undecided: Mutex<Option<String>>,
     /// One at a time.
     backups: Arc<tokio::sync::Semaphore>,
+    /// Of modules that operators bring.
+    pushes: Arc<tokio::sync::Semaphore>,
     recovered: AtomicBool,
     draining: AtomicBool,
     fatal: Fatal,
@@ -232,8 +236,12 @@ impl Backend for Node {
         self.history(module.as_deref()).await
     }
 
-    fn module_push(&self, push: admin::ModulePush, wasm: Bytes) -> Events {
-        self.push(push, wasm)
+    fn push_place(&self) -> Result<Place, ServiceError> {
+        self.place()
+    }
+
+    fn module_push(&self, push: admin::ModulePush, wasm: Bytes, place: Place) -> Events {
+        self.push(push, wasm, place)
     }
 
     async fn module_retry(&self, request: admin::ModuleRetryRequest) -> Result<Vec<String>, ServiceError> {

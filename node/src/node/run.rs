@@ -23,6 +23,7 @@ use crate::fatal::Fatal;
 use crate::files::{self, Wanted};
 use crate::guest_log::GuestLog;
 use crate::http::{self, Metrics};
+use crate::limits::PUSHES_MAX;
 use crate::log_store::{self, LogStore};
 use crate::meta::{self, Meta};
 use crate::raft::Raft;
@@ -202,6 +203,7 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
         fenced: Mutex::new(fenced),
         undecided: Mutex::default(),
         backups: Arc::new(tokio::sync::Semaphore::new(1)),
+        pushes: Arc::new(tokio::sync::Semaphore::new(PUSHES_MAX)),
         recovered: AtomicBool::new(false),
         draining: AtomicBool::new(false),
         fatal: fatal.clone(),

@@ -130,8 +130,8 @@ impl Link {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
-        // openraft pauses after an error in here, before it hands out the next request. A call that failed without having asked for
-        // one would be made again at once, and so on for as long as the peer is gone.
+        // openraft pauses after an error in here (for `PAUSE`, see `backoff`), before it hands out the next request. A call that
+        // failed without having asked for one would be made again at once, and so on for as long as the peer is gone.
         let Some(first) = input.next().await else { return Ok(stream::empty().boxed()) };
         let input = stream::iter([first]).chain(input);
         let unanswered = Unanswered::default();
@@ -149,15 +149,8 @@ impl Link {
             .filter_map(std::future::ready);
         let mut client = self.client()?;
         let call = client.append(self.peers.addressed(self.target, outbound));
-        match self.call::<_, RPCError<TypeConfig>>(limit, call).await {
-            Ok(inbound) => Ok(answers(self, inbound, unanswered).boxed()),
-            Err(error) => {
-                // openraft pauses where it makes the first request, and whoever refuses the connection has not asked for one: without
-                // this, it would try again thousands of times a second.
-                tokio::time::sleep(PAUSE).await;
-                Err(error)
-            }
-        }
+        let inbound = self.call::<_, RPCError<TypeConfig>>(limit, call).await?;
+        Ok(answers(self, inbound, unanswered).boxed())
     }
 }
 

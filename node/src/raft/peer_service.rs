@@ -6,7 +6,7 @@ use openraft::raft::{AppendEntriesRequest, StreamAppendResult, TransferLeaderReq
 use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::peers::Peers;
 use super::snapshot::{self, SnapshotData};
@@ -55,11 +55,22 @@ fn answer(executed: Result<Executed, ServiceError>) -> pb::ExecuteResponse {
     pb::ExecuteResponse { result: Some(result) }
 }
 
-/// The asking node tells what is the module's fault from what another leader may do better.
+/// Why a change was not decided. FAILED_PRECONDITION is taken: it is said to whom a call was not meant for.
 fn undecided(error: &ServiceError) -> Status {
     match error {
-        ServiceError::Module(why) => Status::failed_precondition(why),
+        ServiceError::Module(why) => Status::invalid_argument(why),
+        ServiceError::Overloaded(_) => Status::resource_exhausted(error.to_string()),
         other => Status::unavailable(other.to_string()),
+    }
+}
+
+/// The same for the node that asked: what is the module's fault, what the leader's for the moment, and what another leader may do
+/// better.
+pub fn why_undecided(status: &Status) -> ServiceError {
+    match status.code() {
+        Code::InvalidArgument => ServiceError::Module(status.message().to_owned()),
+        Code::ResourceExhausted => ServiceError::Overloaded("the leader has too many pushes under way"),
+        _ => ServiceError::NotLeader { leader: None },
     }
 }
 
@@ -210,5 +221,24 @@ impl<H: Host> Peer for PeerService<H> {
     async fn adopt(&self, request: Request<pb::AdoptRequest>) -> Result<Response<pb::AdoptResponse>, Status> {
         let id = self.host.adopt(request.into_inner()).await.map_err(Status::failed_precondition)?;
         Ok(Response::new(pb::AdoptResponse { id: id.0 }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asked_for_a_change_learns_whether_another_attempt_may_help() {
+        let told = |error: ServiceError| why_undecided(&undecided(&error));
+        let elsewhere = ServiceError::NotLeader { leader: None };
+        let fault = ServiceError::Module("it is no module".into());
+        assert_eq!(told(fault.clone()), fault);
+        assert!(matches!(told(ServiceError::Overloaded("full")), ServiceError::Overloaded(_)));
+        assert_eq!(told(ServiceError::OutcomeUnknown), elsewhere);
+        assert_eq!(told(ServiceError::NotReady("it is behind".into())), elsewhere);
+        let own = Peers::new(NodeId(1), Some(crate::ids::ClusterId([7; 16])));
+        let misled = own.admit(own.addressed(NodeId(2), ()).metadata()).unwrap_err();
+        assert_eq!(why_undecided(&misled), elsewhere, "another node has that address by now");
     }
 }

@@ -30,7 +30,8 @@ pub enum Purpose {
     Forward,
 }
 
-/// An append message carries up to 4 MiB of entries, or one entry of any size; a module is the largest.
+/// An append message carries up to 4 MiB of entries, or one entry of any size: the largest has a whole module in it, as the first
+/// activations had.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 const CLUSTER_KEY: &str = "balsa-cluster";

@@ -4,7 +4,7 @@
 //!
 //! 1. its index must be the next one;
 //! 2. log time moves on to its stamp, never back;
-//! 3. sessions that are past the window are deleted, a few;
+//! 3. sessions that are past the window are deleted, a few, and uploads that nobody activated in time;
 //! 4. the entry is carried out in an overlay of its own, which is merged if it succeeded and dropped if not;
 //! 5. the digest folds the entry, all writes and the outcome;
 //! 6. whoever waits for it gets the reply. Its entry is durable in the log of a majority and every replica computes the

@@ -19,8 +19,8 @@
 //! ```
 //!
 //! Writes are those of the whole state (a module's keys, sessions, registry, limits, membership), in full keys as in
-//! `storage::keys`: first what eviction of sessions deletes, then an expired session that is replaced, then the net writes of the
-//! entry itself, each group in order of its keys. The progress row is not among them: it holds the digest, and all else in it
+//! `storage::keys`: first what is forgotten because log time moved on (sessions, uploads), then an expired session that is
+//! replaced, then the net writes of the entry itself, each group in order of its keys. The progress row is not among them: it holds the digest, and all else in it
 //! follows from what is folded. Field order within protobuf messages is ascending by number, as prost writes them.
 //!
 //! So equal digests mean equal entries, equal writes and equal replies since the beginning. What a chain cannot see is

@@ -1,6 +1,6 @@
 //! What became of modules: the history, for people, and the wishes that were answered, for the leader.
 //!
-//! Both are rows of the state. A leader compares what the files want with the last wish that was answered, and does nothing
+//! Both are rows of the state. Of the history only so much is kept, for each module and in all. A leader compares what the files want with the last wish that was answered, and does nothing
 //! while they are the same; so neither a restart nor another leader tries again what was refused, or undoes what an
 //! operator has pushed since.
 
@@ -11,21 +11,31 @@ use prost::Message;
 
 use super::Fault;
 use super::uploads::decode_rows;
-use crate::limits::HISTORY_ROWS_MAX;
+use crate::limits::{HISTORY_ROWS_ALL_MAX, HISTORY_ROWS_MAX};
 use crate::proto::command as pb;
 use crate::storage::keys::{self, Key, MODULE_NAME_BYTES_MAX};
 use crate::storage::{ReadView, Txn};
 
-/// Writes a row of the history; the module's oldest one goes when it has too many.
+/// Writes a row of the history. The oldest one goes, of the module or of all, when there are too many.
 pub(super) fn record(txn: &mut Txn, activation: &pb::Activation) -> Result<(), Fault> {
-    let (start, end) = keys::history(Some(&activation.name));
-    let mut kept = Vec::new();
+    let (mut own, mut all) = (Vec::new(), Vec::new());
+    let (start, end) = keys::history(None);
     txn.scan(&start, Some(&end), false, &mut |key, _| {
-        kept.push(key.to_vec());
+        if let Some(Key::History { module, index }) = Key::decode(key) {
+            if module == activation.name {
+                own.push((index, key.to_vec()));
+            }
+            all.push((index, key.to_vec()));
+        }
         ControlFlow::Continue(())
     })?;
-    if kept.len() >= HISTORY_ROWS_MAX {
-        txn.delete(kept.swap_remove(0));
+    let oldest = match (own.len() >= HISTORY_ROWS_MAX, all.len() >= HISTORY_ROWS_ALL_MAX) {
+        (true, _) => own.into_iter().min(),
+        (false, true) => all.into_iter().min(),
+        (false, false) => None,
+    };
+    if let Some((_, key)) = oldest {
+        txn.delete(key);
     }
     let key = Key::History { module: &activation.name, index: activation.index };
     txn.put(key.encode(), activation.encode_to_vec());
@@ -64,7 +74,7 @@ pub(super) fn is_name(name: &str) -> bool {
     (1..=MODULE_NAME_BYTES_MAX).contains(&name.len())
 }
 
-/// The history of `module`, or of all modules, in order of names and then of time.
+/// The history of `module`, or of one module after the other; each in order of time.
 pub(super) fn activations(view: &ReadView, module: Option<&str>) -> Result<Vec<pb::Activation>, Fault> {
     if module.is_some_and(|name| !is_name(name)) {
         return Ok(Vec::new());

@@ -13,11 +13,13 @@
 //! overlay that commands run in: it succeeds as a whole, or leaves nothing behind and the old module serves on. What it may
 //! spend and write is bounded by replicated limits.
 //!
-//! The leader has checked and every voter has compiled the module long before (`node/change`), so loading it here finds
-//! compiled code; a node that was away compiles it now, and applies nothing until then.
+//! The leader has checked and every voter has compiled the module long before (`node/modules/change`), so there is compiled code
+//! here and its bytes are not even read; a node that was away compiles it now, and applies nothing until then.
 //!
 //! Every decision is a row of the history. Its words are the log's or the guest's, never this binary's, since other replicas
 //! may run another release.
+
+use std::ops::ControlFlow;
 
 use prost::Message;
 
@@ -27,17 +29,17 @@ use super::{Fault, Registry, StateMachine, history};
 use crate::command::{GuestStatus, Outcome, Refusal};
 use crate::guest_log;
 use crate::ids::ModuleHash;
-use crate::limits::DROP_ROWS_MAX;
+use crate::limits::{DROP_BYTES_MAX, DROP_ROWS_MAX};
 use crate::proto::command as pb;
 use crate::proto::command::activation::Outcome as Event;
 use crate::storage::keys::{self, Key};
-use crate::wasm::{Context, Module, Transition};
+use crate::wasm::{Context, Module, Rejection, Transition};
 
 impl StateMachine {
     /// Takes in a part of a module. Bytes that are there already, because a module has them, need not come again.
     pub(super) fn apply_upload(&mut self, part: &pb::Upload) -> Result<Applied, Fault> {
         let state = &mut self.state;
-        if state.registry.rows().any(|row| row.hash == part.hash) {
+        if ModuleHash::try_from(&part.hash[..]).is_ok_and(|hash| state.registry.size_of(hash).is_some()) {
             return Ok(Applied::ok());
         }
         let taken = state.uploads.take(&mut state.txn, part, state.progress.time_ms)?;
@@ -68,41 +70,41 @@ impl StateMachine {
         if row.as_ref().is_some_and(|row| row.serving() == pb::Serving::Dropping) {
             return Ok(Applied::refused(Refusal::ModuleDropping, None));
         }
-        let Some(wasm) = self.wasm_for(activate, row.as_ref(), hash)? else {
+        let Some(size) = self.size_of(activate, hash) else {
             return Ok(Applied::refused(Refusal::NotUploaded, None));
         };
-        let change = Change { activate, row, hash, size: wasm.len() as u64, context };
-        match Module::load(&self.engine, &wasm) {
-            Ok(module) => self.replace(&change, &wasm, module),
+        let change = Change { activate, row, hash, size, context };
+        match self.load(&change)? {
+            Ok(module) => self.replace(&change, module),
             // Other nodes may well have taken it: no reason to refuse, every reason to stop.
             Err(why) if why.is_of_this_node() => Err(Fault::Module { name: name.to_owned(), why }),
             Err(why) => self.refuse(&change, "", Refusal::InvalidModule, Some(why.to_string())),
         }
     }
 
-    /// The bytes to activate: in the entry, uploaded, or those of the module itself, if it was stopped.
-    fn wasm_for(
-        &self,
-        activate: &pb::Activate,
-        row: Option<&pb::ActiveModule>,
-        hash: ModuleHash,
-    ) -> Result<Option<bytes::Bytes>, Fault> {
-        if !activate.wasm.is_empty() {
-            return Ok(Some(activate.wasm.clone()));
-        }
-        let txn = &self.state.txn;
-        let size = match self.state.uploads.whole(hash) {
-            Some(size) => Some(size),
-            None => row.filter(|row| row.hash == hash.0[..]).map(|row| row.size),
-        };
-        match size {
-            Some(size) => Ok(uploads::assemble(hash, size, |key| txn.get(key))?),
-            None => Ok(None),
+    /// How many bytes are to be activated: in the entry, uploaded, or some module's already, if it was stopped for example.
+    fn size_of(&self, activate: &pb::Activate, hash: ModuleHash) -> Option<u64> {
+        match activate.wasm.is_empty() {
+            false => Some(activate.wasm.len() as u64),
+            true => self.state.uploads.whole(hash).or_else(|| self.state.registry.size_of(hash)),
         }
     }
 
+    fn load(&self, change: &Change<'_>) -> Result<Result<Module, Rejection>, Fault> {
+        let Change { activate, hash, size, .. } = *change;
+        if let Some(module) = Module::compiled(&self.engine, hash) {
+            return Ok(Ok(module));
+        }
+        if !activate.wasm.is_empty() {
+            return Ok(Module::load(&self.engine, &activate.wasm));
+        }
+        let wasm = uploads::assemble(hash, size, |key| self.state.txn.get(key))?;
+        let damaged = || Fault::corrupt(format!("the code that was uploaded for {} is not there", activate.name));
+        Ok(Module::load(&self.engine, &wasm.ok_or_else(damaged)?))
+    }
+
     /// Puts `module` in its place, if nothing speaks against it.
-    fn replace(&mut self, change: &Change<'_>, wasm: &[u8], module: Module) -> Result<Applied, Fault> {
+    fn replace(&mut self, change: &Change<'_>, module: Module) -> Result<Applied, Fault> {
         let name = change.activate.name.as_str();
         if let Some(objection) = Registry::misnamed(name, &module) {
             return self.refuse(change, module.version(), Refusal::InvalidModule, Some(objection));
@@ -115,7 +117,7 @@ impl StateMachine {
             self.state.txn.roll_back();
             return self.migration_failed(change, module.version(), migrated);
         }
-        self.settle(change, wasm);
+        self.settle(change);
         let row = pb::ActiveModule {
             name: name.to_owned(),
             generation: change.context.index,
@@ -165,7 +167,7 @@ impl StateMachine {
     }
 
     /// The new code's parts stay; the old code's go.
-    fn settle(&mut self, change: &Change<'_>, wasm: &[u8]) {
+    fn settle(&mut self, change: &Change<'_>) {
         let state = &mut self.state;
         let old = change.row.as_ref().filter(|row| row.hash != change.hash.0[..]);
         if let Some((old, row)) = old.and_then(|row| Some((ModuleHash::try_from(&row.hash[..]).ok()?, row))) {
@@ -174,9 +176,8 @@ impl StateMachine {
                 uploads::delete_parts(&mut state.txn, old, row.size);
             }
         }
-        if !change.activate.wasm.is_empty() {
-            uploads::put_parts(&mut state.txn, change.hash, wasm);
-        }
+        // None, if it was uploaded.
+        uploads::put_parts(&mut state.txn, change.hash, &change.activate.wasm);
         state.uploads.settle(&mut state.txn, change.hash);
     }
 
@@ -303,8 +304,8 @@ impl StateMachine {
         if row.serving() == pb::Serving::Serving {
             return Ok(Applied::refused(Refusal::ModuleServes, None));
         }
-        let doomed = self.first_rows(&keys::state_prefix(&row.name))?;
-        let (rows, more) = (doomed.len() as u64, doomed.len() == DROP_ROWS_MAX);
+        let (doomed, more) = self.first_rows(&keys::state_prefix(&row.name))?;
+        let rows = doomed.len() as u64;
         doomed.into_iter().for_each(|key| self.state.txn.delete(key));
         match more {
             true => self.retire(pb::ActiveModule { serving: pb::Serving::Dropping.into(), ..row }),
@@ -314,16 +315,16 @@ impl StateMachine {
         Ok(Applied::with(&Outcome::Ok(dropped.encode_to_vec().into())))
     }
 
-    fn first_rows(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, Fault> {
-        let mut found = Vec::new();
-        self.state.txn.scan(prefix, keys::after_prefix(prefix).as_deref(), false, &mut |key, _| {
+    /// As many keys as one entry may delete, and whether that may not be all.
+    fn first_rows(&self, prefix: &[u8]) -> Result<(Vec<Vec<u8>>, bool), Fault> {
+        let (mut found, mut bytes, mut more) = (Vec::new(), 0, false);
+        self.state.txn.scan(prefix, keys::after_prefix(prefix).as_deref(), false, &mut |key, value| {
             found.push(key.to_vec());
-            match found.len() < DROP_ROWS_MAX {
-                true => std::ops::ControlFlow::Continue(()),
-                false => std::ops::ControlFlow::Break(()),
-            }
+            bytes += key.len() + value.len();
+            more = found.len() >= DROP_ROWS_MAX || bytes >= DROP_BYTES_MAX;
+            if more { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
-        Ok(found)
+        Ok((found, more))
     }
 
     fn forget(&mut self, index: u64, row: pb::ActiveModule, proposed_by: &str) -> Result<(), Fault> {

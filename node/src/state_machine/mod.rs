@@ -6,7 +6,8 @@
 //! happened. After the same entry every replica holds the same bytes and gave the same reply; [`digest`] is how they check.
 //!
 //! A command ends in one of three ways. A guest's answer or error and a trap are *outcomes*: deterministic, part of the digest,
-//! remembered for a retry. A refusal is the host's deterministic no and leaves nothing behind. Everything else is a
+//! remembered for a retry. A refusal is the host's deterministic no: of a call it leaves nothing behind, of a change of modules
+//! that it is in their history. Everything else is a
 //! [`Fault`] of this host (a disk, damaged bytes, an entry from the future): it is never answered, never skipped, and
 //! stops the node.
 //!

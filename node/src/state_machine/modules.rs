@@ -99,6 +99,11 @@ impl Registry {
         self.rows.values()
     }
 
+    /// The size of the code with this hash, if a module has it, whether it serves or not.
+    pub(super) fn size_of(&self, hash: ModuleHash) -> Option<u64> {
+        self.rows.values().find(|row| row.hash == hash.0[..]).map(|row| row.size)
+    }
+
     /// Whether none is active: the genesis entry is not applied yet, or all were stopped.
     pub fn is_empty(&self) -> bool {
         self.active.is_empty()

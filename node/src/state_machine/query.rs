@@ -177,7 +177,7 @@ impl View {
         &self.registry
     }
 
-    /// What became of `module`, or of all modules, in order of names and then of time.
+    /// What became of `module`, or of one module after the other; each in order of time.
     pub fn history(&self, module: Option<&str>) -> Result<Vec<pb::Activation>, HostFault> {
         Ok(history::activations(&self.state, module)?)
     }
@@ -193,8 +193,7 @@ impl View {
     }
 
     fn wasm_size(&self, hash: ModuleHash) -> Result<Option<u64>, Fault> {
-        let known = || self.registry.rows().find(|row| row.hash == hash.0[..]).map(|row| row.size);
-        Ok(uploads::whole_size(&self.state, hash)?.or_else(known))
+        Ok(uploads::whole_size(&self.state, hash)?.or_else(|| self.registry.size_of(hash)))
     }
 
     /// Those bytes.

@@ -44,7 +44,7 @@ const FORMAT: u32 = 1;
 pub const CHUNK_BYTES_MAX: usize = 1024 * 1024;
 /// Rows are gathered into a frame until it has this size.
 const FRAME_BYTES: usize = 1024 * 1024;
-/// A frame of one row has at most a module or a remembered reply in it; anything longer is not a snapshot.
+/// The last row of a frame has at most a remembered reply in it, of 4 MiB; anything much longer is not a snapshot.
 const FRAME_BYTES_MAX: usize = FRAME_BYTES + 16 * 1024 * 1024;
 
 const FRAME_HEAD: usize = 5;

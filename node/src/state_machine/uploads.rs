@@ -5,7 +5,8 @@
 //! says how much is there and since when. The hash names the upload: whoever sends the same bytes again, another leader
 //! for example, goes on where the last one stopped, and a part that is there already changes nothing.
 //!
-//! What nobody activates expires in log time, so an abandoned upload cannot fill the state.
+//! What nobody activates expires in log time, so an abandoned upload cannot fill the state. Until then all of them together have
+//! a limit of bytes and of number: the rows are held in memory, and each entry asks them all whether they have expired.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -16,7 +17,7 @@ use prost::Message;
 use super::Fault;
 use crate::command::Refusal;
 use crate::ids::ModuleHash;
-use crate::limits::{MODULE_BYTES_MAX, MODULE_PART_BYTES_MAX, UPLOAD_EXPIRES_MS, UPLOADS_BYTES_MAX};
+use crate::limits::{MODULE_BYTES_MAX, MODULE_PART_BYTES_MAX, UPLOAD_EXPIRES_MS, UPLOADS_BYTES_MAX, UPLOADS_MAX};
 use crate::proto::command as pb;
 use crate::storage::keys::{self, Key};
 use crate::storage::{ReadView, Txn};
@@ -38,47 +39,47 @@ impl Uploads {
         Ok(Self { rows: keyed.collect::<Result<_, Fault>>()? })
     }
 
-    /// Takes in a part. One that is there already is fine, one that leaves a gap is not.
+    /// Takes in a part. One that is there already is fine, one that leaves a gap is not. With the last one, all of them must be
+    /// what the hash says.
     pub(super) fn take(
         &mut self,
         txn: &mut Txn,
         part: &pb::Upload,
         time_ms: u64,
     ) -> Result<Result<(), Refusal>, Fault> {
-        if let Err(refusal) = self.take_part(txn, part, time_ms) {
-            return Ok(Err(refusal));
-        }
-        let whole = self.rows.values().find(|row| row.hash == part.hash && row.received == row.size).cloned();
-        let Some(row) = whole else { return Ok(Ok(())) };
-        let hash = hash_of(&row.hash)?;
-        if assemble(hash, row.size, |key| txn.get(key))?.is_some() {
-            return Ok(Ok(()));
-        }
-        // Left there, wrong bytes would keep the right ones out.
-        delete_parts(txn, hash, row.size);
-        self.settle(txn, hash);
-        Ok(Err(Refusal::UploadOutOfPlace))
-    }
-
-    fn take_part(&mut self, txn: &mut Txn, part: &pb::Upload, time_ms: u64) -> Result<(), Refusal> {
-        let hash = ModuleHash::try_from(&part.hash[..]).map_err(|_| Refusal::UploadOutOfPlace)?;
-        let (known, new) = match self.rows.get(&hash) {
-            Some(row) => (row.clone(), false),
-            None => (pb::Uploaded { hash: part.hash.clone(), size: part.size, ..pb::Uploaded::default() }, true),
+        let Ok(hash) = ModuleHash::try_from(&part.hash[..]) else { return Ok(Err(Refusal::UploadOutOfPlace)) };
+        let known = match self.known(hash, part) {
+            Ok(known) => known,
+            Err(refusal) => return Ok(Err(refusal)),
         };
-        if !fits(part, known.size) || part.offset > known.received {
-            return Err(Refusal::UploadOutOfPlace);
-        }
-        if new && self.bytes() + part.size > UPLOADS_BYTES_MAX {
-            return Err(Refusal::UploadsFull);
-        }
         if part.offset < known.received {
-            return Ok(());
+            return Ok(Ok(()));
         }
         let received = known.received + part.data.len() as u64;
         txn.put(Key::Wasm { hash, part: number(part.offset) }.encode(), part.data.to_vec());
         self.note(txn, hash, pb::Uploaded { received, time_ms, ..known });
-        Ok(())
+        if received < part.size || assemble(hash, part.size, |key| txn.get(key))?.is_some() {
+            return Ok(Ok(()));
+        }
+        // Left there, wrong bytes would keep the right ones out.
+        delete_parts(txn, hash, part.size);
+        self.settle(txn, hash);
+        Ok(Err(Refusal::UploadOutOfPlace))
+    }
+
+    /// What there is of the upload that `part` belongs to, if it has a place there.
+    fn known(&self, hash: ModuleHash, part: &pb::Upload) -> Result<pb::Uploaded, Refusal> {
+        let begun = self.rows.get(&hash).cloned();
+        let (size, received) = begun.as_ref().map_or((part.size, 0), |row| (row.size, row.received));
+        if !fits(part, size) || part.offset > received {
+            return Err(Refusal::UploadOutOfPlace);
+        }
+        let full = || self.rows.len() >= UPLOADS_MAX || self.bytes() + part.size > UPLOADS_BYTES_MAX;
+        match begun {
+            Some(row) => Ok(row),
+            None if full() => Err(Refusal::UploadsFull),
+            None => Ok(pb::Uploaded { hash: part.hash.clone(), size, ..pb::Uploaded::default() }),
+        }
     }
 
     fn note(&mut self, txn: &mut Txn, hash: ModuleHash, row: pb::Uploaded) {

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use prost_reflect::DescriptorPool;
 use wasmparser::{
-    Encoding, ExternalKind, FuncType, FuncValidatorAllocations, Parser, Payload, TypeRef, ValType, ValidPayload,
-    Validator,
+    ElementItems, Encoding, ExternalKind, FuncType, FuncValidatorAllocations, Parser, Payload, TypeRef, ValType,
+    ValidPayload, Validator,
 };
 
 use super::engine::{FEATURES, TABLE_ELEMENTS_MAX};
@@ -19,6 +19,17 @@ use super::outcome::HostFault;
 use super::services::{self, METHODS_MAX, Services};
 use super::stack::{self, Frame};
 use crate::limits::MODULE_BYTES_MAX;
+
+/// Bytes of a page of linear memory.
+pub(super) const PAGE_BYTES: u64 = 64 * 1024;
+/// Imports of one module; there are about thirty functions to import.
+const IMPORTS_MAX: usize = 1_000;
+/// Globals of one module; compilers of C and Rust make a handful.
+const GLOBALS_MAX: usize = 5_000;
+/// Exports, elements of segments and globals, each of which may stand for a function: half as many again as a table has elements.
+/// Each instance has all three kinds in memory that no fuel pays for, at most 32 bytes each: together less than the 1 MiB that
+/// the pool allows it.
+const REFERENCES_MAX: usize = 20_000;
 
 /// Why a module is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -193,7 +204,7 @@ impl Rejection {
         matches!(self, Self::Host(_))
     }
 
-    pub(super) fn compile(error: wasmtime::Error) -> Self {
+    pub(super) fn compile(error: &wasmtime::Error) -> Self {
         Self::Compile(format!("{error:#}"))
     }
 
@@ -222,11 +233,15 @@ pub(super) fn size(wasm: &[u8]) -> Result<(), Rejection> {
     if wasm.len() > MODULE_BYTES_MAX { Err(Rejection::TooLarge { bytes: wasm.len() }) } else { Ok(()) }
 }
 
+/// Refuses what need not be read.
+pub(super) fn form(wasm: &[u8]) -> Result<(), Rejection> {
+    size(wasm)?;
+    if wasm.starts_with(b"\0asm") { Ok(()) } else { Err(Rejection::NotWasm) }
+}
+
 /// Everything that can be known of a module without compiling it.
 pub(super) fn check(wasm: &[u8], memory_bytes_max: u64) -> Result<Checked, Rejection> {
-    if !wasm.starts_with(b"\0asm") {
-        return Err(Rejection::NotWasm);
-    }
+    form(wasm)?;
     let outline = Outline::read(wasm)?;
     outline.check_imports()?;
     outline.check_exports()?;
@@ -245,6 +260,9 @@ struct Outline<'a> {
     exports: BTreeMap<&'a str, wasmparser::Export<'a>>,
     memories: Vec<wasmparser::MemoryType>,
     tables: Vec<wasmparser::TableType>,
+    globals: usize,
+    /// Functions that tables, passive segments, globals and other modules may refer to, each as often as it is named.
+    references: usize,
     metadata: Vec<&'a [u8]>,
     frames: Vec<Frame>,
 }
@@ -298,10 +316,23 @@ impl<'a> Outline<'a> {
             Payload::MemorySection(memories) => {
                 self.memories = memories.into_iter().collect::<wasmparser::Result<_>>()?;
             }
+            Payload::GlobalSection(globals) => {
+                self.globals = globals.count() as usize;
+                self.references += self.globals;
+            }
             Payload::ExportSection(exports) => {
+                self.references += exports.count() as usize;
                 for export in exports {
                     let export = export?;
                     self.exports.insert(export.name, export);
+                }
+            }
+            Payload::ElementSection(segments) => {
+                for segment in segments {
+                    self.references += match segment?.items {
+                        ElementItems::Functions(items) => items.count() as usize,
+                        ElementItems::Expressions(_, items) => items.count() as usize,
+                    };
                 }
             }
             Payload::CustomSection(custom) if custom.name() == SECTION => self.metadata.push(custom.data()),
@@ -370,7 +401,6 @@ impl<'a> Outline<'a> {
     }
 
     fn check_resources(&self, memory_bytes_max: u64) -> Result<(), Rejection> {
-        const PAGE: u64 = 64 * 1024;
         let refuse = |what: String, max: String, mend| Err(Rejection::Resources { what, max, mend });
         if self.tables.len() > 1 {
             return refuse(format!("has {} tables", self.tables.len()), "one is served".into(), "use one table");
@@ -382,10 +412,19 @@ impl<'a> Outline<'a> {
             }
         }
         for memory in &self.memories {
-            let bytes = memory.initial.saturating_mul(PAGE);
+            let bytes = memory.initial.saturating_mul(PAGE_BYTES);
             if bytes > memory_bytes_max {
                 let what = format!("starts with {bytes} bytes of memory");
                 return refuse(what, format!("{memory_bytes_max} are served"), "make its static data smaller");
+            }
+        }
+        for (what, count, max, mend) in [
+            ("imports", self.imports.len(), IMPORTS_MAX, "import each function once"),
+            ("globals", self.globals, GLOBALS_MAX, "keep what varies in memory"),
+            ("exports and references to functions", self.references, REFERENCES_MAX, "use fewer function pointers"),
+        ] {
+            if count > max {
+                return refuse(format!("has {count} {what}"), format!("{max} are served"), mend);
             }
         }
         Ok(())

@@ -2,7 +2,8 @@
 //!
 //! Commands and queries share compiled code, so they share one engine (two would compile every module twice). What keeps a
 //! flood of queries away from apply is counting: the pool has a slot for everyone who may run at once, and [`Slots`] lets at
-//! most `query_slots` queries in. Commands, start-up runs and streams, which wait for their clients, have slots of their own. So the pool itself is never exhausted.
+//! most `query_slots` queries in. Commands, start-up runs and streams, which wait for their clients, have slots of their own. So the
+//! pool itself is never exhausted.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -85,10 +86,17 @@ pub(super) struct Shared {
 impl Engine {
     /// Sets the machine up: reserves address space for its slots, and finds out what the kernel and the CPU offer.
     pub fn new(options: Options) -> Result<Self, HostFault> {
+        Self::configured(options, |_| ())
+    }
+
+    /// The same, with a configuration that `change` had in its hands.
+    fn configured(options: Options, change: impl FnOnce(&mut Config)) -> Result<Self, HostFault> {
         let query_slots = options.query_slots.max(1);
         let slots = query_slots.saturating_add(COMMAND_SLOTS + START_UP_SLOTS + STREAMS_MAX);
         let fault = |error: wasmtime::Error| HostFault(format!("the wasm engine cannot be set up: {error:#}"));
-        let wasmtime = wasmtime::Engine::new(&config(slots, options.memory_bytes_max)).map_err(fault)?;
+        let mut config = config(slots, options.memory_bytes_max);
+        change(&mut config);
+        let wasmtime = wasmtime::Engine::new(&config).map_err(fault)?;
         let linker = host::linker(&wasmtime).map_err(fault)?;
         let shared = Shared {
             wasmtime,
@@ -203,6 +211,32 @@ fn pool(slots: u32, memory_bytes_max: u64) -> PoolingAllocationConfig {
     pool.table_keep_resident(resident);
     pool.pagemap_scan(Enabled::Auto);
     pool
+}
+
+#[cfg(test)]
+impl Engine {
+    /// One that compiles, and then cannot make the code executable: a node without the memory for it.
+    pub(super) fn that_cannot_load() -> Self {
+        struct Refusing;
+        impl wasmtime::CustomCodeMemory for Refusing {
+            fn required_alignment(&self) -> usize {
+                1
+            }
+
+            fn publish_executable(&self, _: *const u8, _: usize) -> wasmtime::Result<()> {
+                Err(wasmtime::Error::msg("no memory"))
+            }
+
+            fn unpublish_executable(&self, _: *const u8, _: usize) -> wasmtime::Result<()> {
+                Ok(())
+            }
+        }
+        let options = Options { query_slots: 1, memory_bytes_max: 1024 * 1024 };
+        let refusing = |config: &mut Config| {
+            config.with_custom_code_memory(Some(Arc::new(Refusing)));
+        };
+        Self::configured(options, refusing).expect("this machine can run wasm")
+    }
 }
 
 /// A counting semaphore over the slots of one kind of call.

@@ -3,17 +3,15 @@
 //! For people: `balsa module inspect`, and whoever wonders why a module is refused. So nothing is judged here beyond what is
 //! needed to read: an import that the host does not have is listed like any other, and it is `check` that refuses it.
 
+use prost_reflect::DescriptorPool;
 use wasmparser::{Encoding, Parser, Payload};
 
-use super::check::Rejection;
+use super::check::{self, PAGE_BYTES, Rejection};
 use super::engine::FEATURES;
 use super::metadata::SECTION;
-use super::module::MethodKind;
+use super::module::{Method, MethodKind};
 use super::services;
 use crate::ids::ModuleHash;
-
-/// Bytes of a page of linear memory.
-const PAGE_BYTES: u64 = 64 * 1024;
 
 /// A module, as it describes itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,13 +62,11 @@ pub struct Described {
 impl Inspection {
     /// Reads `wasm`. What makes it unreadable is the same as what makes it refused.
     pub fn of(wasm: &[u8]) -> Result<Self, Rejection> {
-        super::check::size(wasm)?;
-        if !wasm.starts_with(b"\0asm") {
-            return Err(Rejection::NotWasm);
-        }
+        check::form(wasm)?;
         let sections = Sections::read(wasm)?;
         let served = services::check(&sections.metadata)?;
-        let methods = served.methods.iter().filter_map(|method| describe(method, &served.descriptors)).collect();
+        // None is left out: each method of the table was found in the descriptors.
+        let methods = served.methods.iter().filter_map(|method| Described::of(method, &served.descriptors)).collect();
         let metadata = served.metadata;
         Ok(Self {
             hash: ModuleHash::of(wasm),
@@ -90,24 +86,22 @@ impl Inspection {
 }
 
 impl Described {
+    fn of(method: &Method, descriptors: &DescriptorPool) -> Option<Self> {
+        let described = method.described(descriptors)?;
+        Some(Self {
+            service: described.parent_service().full_name().into(),
+            name: described.name().into(),
+            kind: method.kind,
+            streaming: method.streaming,
+            request: described.input().full_name().into(),
+            response: described.output().full_name().into(),
+        })
+    }
+
     /// Full gRPC path.
     pub fn path(&self) -> String {
         format!("/{}/{}", self.service, self.name)
     }
-}
-
-/// `None` never comes: the check of the services has found every method of the table in the descriptors.
-fn describe(method: &super::Method, descriptors: &prost_reflect::DescriptorPool) -> Option<Described> {
-    let (service, name) = method.path.strip_prefix('/')?.split_once('/')?;
-    let described = descriptors.get_service_by_name(service)?.methods().find(|method| method.name() == name)?;
-    Some(Described {
-        service: service.into(),
-        name: name.into(),
-        kind: method.kind,
-        streaming: described.is_server_streaming(),
-        request: described.input().full_name().into(),
-        response: described.output().full_name().into(),
-    })
 }
 
 /// The sections that tell something.

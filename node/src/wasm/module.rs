@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use prost_reflect::DescriptorPool;
+use prost_reflect::{DescriptorPool, MethodDescriptor};
 use wasmtime::{InstancePre, ModuleExport};
 
 use super::call::CallState;
 use super::check::{self, Rejection};
 use super::engine::Engine;
 use super::metadata::Metadata;
+use super::outcome::HostFault;
 use super::stack;
 use crate::ids::ModuleHash;
 
@@ -73,13 +74,18 @@ impl Module {
     pub fn load(engine: &Engine, wasm: &[u8]) -> Result<Self, Rejection> {
         check::size(wasm)?;
         let hash = ModuleHash::of(wasm);
-        if let Some(compiled) = engine.compiled(hash) {
-            return Ok(Self { engine: engine.clone(), compiled });
+        if let Some(module) = Self::compiled(engine, hash) {
+            return Ok(module);
         }
         let module = Self { engine: engine.clone(), compiled: Arc::new(Compiled::new(engine, hash, wasm)?) };
         module.start_up()?;
         engine.keep(module.compiled.clone());
         Ok(module)
+    }
+
+    /// The module with this hash, if it was loaded on this engine lately.
+    pub fn compiled(engine: &Engine, hash: ModuleHash) -> Option<Self> {
+        Some(Self { compiled: engine.compiled(hash)?, engine: engine.clone() })
     }
 
     /// The hash of the bytes it was loaded from: as the author built them, before any instrumentation.
@@ -142,9 +148,9 @@ impl Compiled {
     fn new(engine: &Engine, hash: ModuleHash, wasm: &[u8]) -> Result<Self, Rejection> {
         let checked = check::check(wasm, engine.shared.memory_bytes_max)?;
         let instrumented = stack::instrument(wasm, &checked.frames).map_err(Rejection::instrument)?;
-        let module =
-            wasmtime::Module::from_binary(&engine.shared.wasmtime, &instrumented).map_err(Rejection::compile)?;
-        let instance = engine.shared.linker.instantiate_pre(&module).map_err(Rejection::compile)?;
+        let module = compile(&engine.shared.wasmtime, &instrumented)?;
+        // The imports were compared with the host's already.
+        let instance = engine.shared.linker.instantiate_pre(&module).map_err(|error| cannot_load(&error))?;
         let paths = checked.methods.iter().enumerate().map(|(at, method)| (method.path.clone(), at)).collect();
         Ok(Self {
             hash,
@@ -156,6 +162,31 @@ impl Compiled {
             exports: Exports::of(&module),
             instance,
         })
+    }
+}
+
+/// Compiles `wasm` and puts the code where it can run.
+///
+/// The first can be the module's fault, and then is so on every node; the second is this node's alone, since [`check`] has made
+/// sure that an instance fits the pool. wasmtime does both in one step and its error does not say which of them failed, so the
+/// first is tried once more by itself.
+fn compile(engine: &wasmtime::Engine, wasm: &[u8]) -> Result<wasmtime::Module, Rejection> {
+    wasmtime::Module::from_binary(engine, wasm).map_err(|error| match engine.precompile_module(wasm) {
+        Ok(_) => cannot_load(&error),
+        Err(error) if error.is::<wasmtime::OutOfMemory>() => cannot_load(&error),
+        Err(error) => Rejection::compile(&error),
+    })
+}
+
+fn cannot_load(error: &wasmtime::Error) -> Rejection {
+    HostFault(format!("compiled code cannot be loaded: {error:#}")).into()
+}
+
+impl Method {
+    /// What `descriptors`, its module's, say of it.
+    pub fn described(&self, descriptors: &DescriptorPool) -> Option<MethodDescriptor> {
+        let (service, name) = self.path.strip_prefix('/')?.split_once('/')?;
+        descriptors.get_service_by_name(service)?.methods().find(|method| method.name() == name)
     }
 }
 

@@ -73,6 +73,10 @@ async fn a_project_is_swapped_on_each_save_and_a_broken_one_changes_nothing() {
     dev.says(" serves, ", 1).await;
     assert_eq!(dev.call("Add", r#"{"name":"apples","amount":2}"#).await.json()["total"], "2");
 
+    let second = balsa(&project, &["dev", "--fresh"]).await;
+    assert!(second.err.contains("`balsa dev` runs in "), "the state of the one that runs is not deleted: {second:?}");
+    second.ends(2);
+
     dev.edit("src/lib.rs", "Ok(AddResponse { total })", "Ok(AddResponse { total: total * 100 })");
     dev.says(" serves, ", 2).await;
     assert_eq!(dev.call("Add", r#"{"name":"apples","amount":3}"#).await.json()["total"], "500", "the state stays");

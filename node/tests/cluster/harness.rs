@@ -5,10 +5,12 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use balsa::client::{Client, Endpoint, Options, hash_together};
 use balsa::proto::admin::{NodeStatus, StatusResponse};
+use futures::future::join_all;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -26,12 +28,14 @@ const LINES_SHOWN: usize = 60;
 /// openraft has lines of kilobytes.
 const LINE_BYTES_SHOWN: usize = 300;
 
-/// One cluster at a time.
+/// Who has it may run nodes. Several clusters of one test may share it.
+pub(crate) type Turn = Arc<MutexGuard<'static, ()>>;
+
 static TURN: Mutex<()> = Mutex::const_new(());
 
-/// For a test that runs nodes without a [`Cluster`].
-pub(crate) async fn turn() -> MutexGuard<'static, ()> {
-    TURN.lock().await
+/// For a test that runs nodes without a [`Cluster`], or more than one.
+pub(crate) async fn turn() -> Turn {
+    Arc::new(TURN.lock().await)
 }
 
 /// What is special about a cluster.
@@ -75,7 +79,7 @@ pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     base: u16,
     dir: TempDir,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 pub(crate) struct Node {
@@ -96,7 +100,10 @@ pub(crate) struct Node {
 impl Cluster {
     /// A cluster whose nodes do not run yet.
     pub(crate) async fn stopped(setup: Setup<'_>) -> Self {
-        let turn = TURN.lock().await;
+        Self::stopped_in(turn().await, setup)
+    }
+
+    fn stopped_in(turn: Turn, setup: Setup<'_>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let base = free_ports(3 * setup.replicas);
         let config = dir.path().join("balsa.toml");
@@ -140,7 +147,12 @@ impl Cluster {
 
     /// A cluster that serves.
     pub(crate) async fn start(setup: Setup<'_>) -> Self {
-        let mut cluster = Self::stopped(setup).await;
+        Self::start_in(turn().await, setup).await
+    }
+
+    /// The same, in a turn that the test has already.
+    pub(crate) async fn start_in(turn: Turn, setup: Setup<'_>) -> Self {
+        let mut cluster = Self::stopped_in(turn, setup);
         cluster.start_all();
         cluster.ready().await;
         cluster
@@ -181,22 +193,13 @@ impl Cluster {
     /// The place of the node that leads, once the running nodes agree who does.
     pub(crate) async fn leader(&self) -> usize {
         until("the running nodes agree on a leader", async || {
-            let mut claims = BTreeSet::new();
-            for node in self.running() {
-                let status = node.own_status().await?;
-                claims.insert((status.term, status.leader_id));
-                if status.leader_id == status.id && status.role != "leader" {
-                    return None;
-                }
-            }
-            let (_, leader) = claims.pop_first().filter(|(_, leader)| *leader != 0 && claims.is_empty())?;
-            let by_id = async |node: &Node| node.own_status().await.is_some_and(|status| status.id == leader);
-            for (at, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.answers()) {
-                if by_id(node).await {
-                    return Some(at);
-                }
-            }
-            None
+            let running = self.nodes.iter().enumerate().filter(|(_, node)| node.answers());
+            let asked = running.map(async |(at, node)| Some((at, node.own_status().await?)));
+            let said: Vec<_> = join_all(asked).await.into_iter().collect::<Option<_>>()?;
+            let (_, first) = said.first()?;
+            let agree = said.iter().all(|(_, one)| (one.term, one.leader_id) == (first.term, first.leader_id));
+            let leader = said.iter().find(|(_, one)| one.id == first.leader_id && one.role == "leader");
+            leader.filter(|_| agree).map(|(at, _)| *at)
         })
         .await
     }
@@ -429,6 +432,13 @@ impl Node {
         }
     }
 
+    /// How often it has said that it gives up the log up to one above `index`.
+    pub(crate) fn trims_above(&self, index: u64) -> usize {
+        let log = self.log();
+        let trims = log.lines().filter_map(|line| line.split_once("trimming the log upto=")?.1.split(' ').next());
+        trims.filter(|upto| upto.parse::<u64>().unwrap() > index).count()
+    }
+
     fn show_log(&self) {
         let log = self.log();
         let lines: Vec<_> = log.lines().collect();
@@ -543,6 +553,9 @@ fn toml(dir: &Path, base: u16, setup: Setup<'_>) -> String {
 /// port must still be free when the node comes back.
 pub(crate) fn free_ports(count: u16) -> u16 {
     let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    // Nor does a cluster get those of another that is about to start.
+    static GIVEN: parking_lot::Mutex<BTreeSet<u16>> = parking_lot::Mutex::new(BTreeSet::new());
     let tries = std::iter::repeat_with(|| 10_000 + rand::random::<u16>() % 1_000 * 20);
-    tries.take(1000).find(|base| (*base..base + count).all(is_free)).expect("some ports are free")
+    let mut free = tries.take(1000).filter(|base| (*base..base + count).all(is_free));
+    free.find(|base| GIVEN.lock().insert(*base)).expect("some ports are free")
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use balsa::client::{Client, Error, Options, Read};
 use bytes::Bytes;
@@ -64,6 +64,14 @@ impl Load {
     pub(crate) async fn goes_on(&self, count: u64) {
         let enough = self.acknowledged() + count;
         until("the clients' commands are acknowledged", async || (self.acknowledged() >= enough).then_some(())).await;
+    }
+
+    /// Returns once commands have been acknowledged for that long.
+    pub(crate) async fn goes_on_for(&self, time: Duration) {
+        let begun = Instant::now();
+        while begun.elapsed() < time {
+            self.goes_on(1).await;
+        }
     }
 
     /// Stops the clients; each ends the command that it is at.

@@ -79,7 +79,7 @@ async fn a_snapshot_carries_a_change_that_was_missed_and_the_code_with_it() {
     let row = Push::begin(through, &second, header).await.unwrap().done().await.unwrap();
     activated(&row);
     until("the others have purged the activation", async || {
-        cluster.running().all(|node| trims_above(&node.log(), row.index) >= 3).then_some(())
+        cluster.running().all(|node| node.trims_above(row.index) >= 3).then_some(())
     })
     .await;
     let attempts = |node: &Node| node.log().matches("ReplicationCore recv RPCError").count();
@@ -106,10 +106,4 @@ async fn a_snapshot_carries_a_change_that_was_missed_and_the_code_with_it() {
     witnesses.stop().await.assert_kept(&cluster).await;
     assert_eq!(history_of(&cluster, "abacus").await.len(), 3);
     cluster.assert_same_state().await;
-}
-
-/// How often a node's log says that it gives up its entries above `index`.
-fn trims_above(log: &str, index: u64) -> usize {
-    let trims = log.lines().filter_map(|line| line.split_once("trimming the log upto=")?.1.split(' ').next());
-    trims.filter(|upto| upto.parse::<u64>().unwrap() > index).count()
 }

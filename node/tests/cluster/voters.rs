@@ -4,8 +4,10 @@
 use std::fs;
 use std::time::Duration;
 
+use balsa::limits::PUSHES_MAX;
 use balsa::proto::admin::{Change, ModulePush};
 use rustix::process::{Resource, Rlimit, prlimit};
+use tonic::Code;
 
 use crate::abacus::{Abacus, Migrate, add, hash, total};
 use crate::harness::{Cluster, Node, Setup, stays, until};
@@ -84,14 +86,40 @@ async fn a_change_waits_for_a_voter_that_cannot_and_goes_on_without_it_if_told_s
     // The same with a push, which says itself whom it need not wait for.
     let fourth = Abacus { migrate: Migrate::Well, ..Abacus::version("0.4.0") }.wasm();
     cluster.nodes[paused].kill().await;
-    let header = ModulePush { without: vec![name], ..ModulePush::default() };
     let through = cluster.running().next().unwrap();
-    activated(&Push::begin(through, &fourth, header).await.unwrap().done().await.unwrap());
+    pushes_that_wait_are_few(through).await;
+    let header = ModulePush { without: vec![name], ..ModulePush::default() };
+    let push =
+        until("there is room for one more", async || match Push::begin(through, &fourth, header.clone()).await {
+            Ok(push) => Some(push),
+            Err(refused) if refused.code() == Code::ResourceExhausted => None,
+            Err(other) => panic!("{other:?}"),
+        });
+    activated(&push.await.done().await.unwrap());
     cluster.nodes[paused].start();
     cluster.ready().await;
     witnesses.go_on(50).await;
     witnesses.stop().await.assert_kept(&cluster).await;
     cluster.assert_same_state().await;
+}
+
+/// Each holds its module as long as it waits, so the next one is refused; whoever hangs up makes room.
+async fn pushes_that_wait_are_few(node: &Node) {
+    let begin = async |number: usize| {
+        let salt = format!("push {number}");
+        let wasm = Abacus { migrate: Migrate::Well, salt: &salt, ..Abacus::version("0.3.1") }.wasm();
+        Push::begin(node, &wasm, ModulePush::default()).await
+    };
+    let mut waiting = Vec::new();
+    for number in 0..PUSHES_MAX {
+        let mut push = begin(number).await.unwrap();
+        assert_eq!(push.reaches("waiting for ").await.unwrap(), None);
+        waiting.push(push);
+    }
+    let refused = begin(PUSHES_MAX).await.err().expect("one too many");
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    drop(waiting);
+    until("there is room again", async || begin(PUSHES_MAX).await.ok()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

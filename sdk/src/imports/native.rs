@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use crate::limits::{LOG_BYTES_MAX, SCAN_BYTES_MAX, STORED_BYTES_MAX, STORED_KEY_BYTES_MAX};
+use crate::limits::{LOG_BYTES_MAX, RESULT_BYTES_MAX, SCAN_BYTES_MAX, STORED_BYTES_MAX, STORED_KEY_BYTES_MAX};
 use crate::log::Level;
 use crate::scan::{Page, Range, items_max};
 
@@ -122,6 +122,7 @@ pub(crate) fn scan(range: &Range) -> Page {
 }
 
 pub(crate) fn output(message: &[u8]) {
+    assert!(message.len() <= RESULT_BYTES_MAX, "bad_result: a message of {} bytes", message.len());
     with(|call| call.sent.push(message.to_vec()));
 }
 

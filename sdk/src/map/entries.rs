@@ -80,19 +80,26 @@ impl<K, V> Entries<K, V> {
 }
 
 impl<K: Key, V: Value> Entries<K, V> {
-    /// One page of at most `entries` and about 1 MiB, and the token for the page behind it. `token` is empty for the first page, and
-    /// what the page before gave as [`next`](EntryPage::next) for a later one; clients may carry it about. INVALID_ARGUMENT
-    /// if it is not of this range.
+    /// One page of at most `entries` and about 1 MiB, and the token for the page behind it. `token` is empty for the first
+    /// page, and what the page before gave as [`next`](EntryPage::next) for a later one; clients may carry it about.
+    /// INVALID_ARGUMENT if it is not of this range.
     ///
     /// ```
-    /// # use balsa_sdk::{Bytes, Context, Map, Status, View};
+    /// # use balsa_sdk::{Bytes, Context, Map, Status, View, page_limit};
     /// const NUMBERS: Map<u32, String> = Map::new("numbers");
     ///
-    /// /// What a `List` with `page_size` and `page_token` does.
-    /// fn list(ctx: &View, (size, token): (usize, Bytes)) -> Result<(Vec<String>, Bytes), Status> {
-    ///     let page = NUMBERS.range(ctx, ..).page(ctx, size, &token)?;
+    /// /// What a `List` with `limit` and `page_token` does.
+    /// fn list(ctx: &View, (limit, token): (u32, Bytes)) -> Result<(Vec<String>, Bytes), Status> {
+    ///     let page = NUMBERS.range(ctx, ..).page(ctx, page_limit(limit, 1000), &token)?;
     ///     Ok((page.entries.into_iter().map(|(_, text)| text).collect(), page.next))
     /// }
+    ///
+    /// let mut host = balsa_sdk::testing::Host::new();
+    /// host.change(|ctx| (0..3).try_for_each(|n| NUMBERS.insert(ctx, &n, &format!("number {n}")))).unwrap();
+    /// let (first, next) = host.read(|ctx| list(ctx, (2, Bytes::new()))).unwrap();
+    /// assert_eq!(first, ["number 0", "number 1"]);
+    /// let (second, next) = host.read(|ctx| list(ctx, (2, next))).unwrap();
+    /// assert_eq!((second, next), (vec!["number 2".to_owned()], Bytes::new()));
     /// ```
     pub fn page(self, view: &View, entries: usize, token: &[u8]) -> Result<EntryPage<K, V>, Status> {
         let prefix_len = self.items.prefix_len;
@@ -105,6 +112,11 @@ impl<K: Key, V: Value> Entries<K, V> {
         let entries = Rows::new(&page).map(|row| row.entry(prefix_len)).collect::<Result<_, _>>()?;
         Ok(EntryPage { entries, next })
     }
+}
+
+/// How many entries a client gets that asks for so many of a page: 0, and all above `most`, means `most`.
+pub fn page_limit(asked: u32, most: usize) -> usize {
+    if asked == 0 { most } else { most.min(asked as usize) }
 }
 
 /// What the page behind this one is asked for with: the last key, without the map's own part.

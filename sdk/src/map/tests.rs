@@ -8,7 +8,7 @@ use prost::bytes::Bytes;
 
 use crate::limits::{STORED_BYTES_MAX, STORED_KEY_BYTES_MAX};
 use crate::testing::Host;
-use crate::{Code, Context, Entries, Item, Map, Start, Status, Upgrade, Value, Versioned, View};
+use crate::{Code, Context, Entries, Item, Map, Start, Status, Upgrade, Value, Versioned, View, page_limit};
 
 type Pair = (String, u8);
 
@@ -138,6 +138,12 @@ fn pages_join_in_both_directions_and_their_tokens_are_checked() {
     }
     let foreign = host.read(|ctx| PAIRS.prefix(ctx, &("a",)).page(ctx, 2, b"b\0\x01")).unwrap_err();
     assert_eq!(foreign, Status::invalid_argument("the page token is not of this range"));
+}
+
+#[test]
+fn a_client_that_does_not_say_how_many_gets_as_many_as_there_are_to_have() {
+    let limits = [0, 1, 999, 1000, 1001, u32::MAX].map(|asked| page_limit(asked, 1000));
+    assert_eq!(limits, [1000, 1, 999, 1000, 1000, 1000]);
 }
 
 #[test]

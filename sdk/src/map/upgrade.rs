@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::key::Key;
 use crate::name;
 use crate::status::Status;
-use crate::value::{Upgrade, Value, Versioned, version};
+use crate::value::{Upgrade, Value, Versioned, take_version};
 
 /// What one [`Map::upgrade`] did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,10 +34,11 @@ impl<K: Key, T: Upgrade> Map<K, Versioned<T>> {
         let page = ctx.scan(&range);
         let mut rewritten = 0;
         for (key, stored) in &page {
-            if version(stored) == Some(T::VERSION) {
+            let stored = page.slice(stored);
+            if take_version(&mut stored.clone()) == Ok(T::VERSION.into()) {
                 continue;
             }
-            let value = Versioned::<T>::from_stored(page.slice(stored)).map_err(|error| name::located(error, key))?;
+            let value = Versioned::<T>::from_stored(stored).map_err(|error| name::located(error, key))?;
             super::store(ctx, key, &value.to_stored())?;
             rewritten += 1;
         }

@@ -96,8 +96,8 @@ macro_rules! names {
 names!(ErrorInfo, BadRequest, PreconditionFailure, RetryInfo);
 
 impl Status {
-    /// INVALID_ARGUMENT for one field of the request: `Status::invalid_field("amount", "is negative")`. The message names it, and so
-    /// does a [`BadRequest`].
+    /// INVALID_ARGUMENT for one field of the request: `Status::invalid_field("amount", "is negative")`. The message names it,
+    /// and so does a [`BadRequest`].
     pub fn invalid_field(field: &str, description: &str) -> Self {
         Self::invalid_argument(format!("{field}: {description}")).with_field_violation(field, description)
     }

@@ -125,6 +125,25 @@ fn an_empty_key_panics() {
 }
 
 #[test]
+#[should_panic(expected = "bad_result: a response of 4128769 bytes")]
+fn a_response_above_its_limit_panics() {
+    // The field's key and its length take five bytes.
+    let answer = |_: &View, ()| Ok("r".repeat(RESULT_BYTES_MAX - 4));
+    let _ = Host::new().query(answer, ());
+}
+
+#[test]
+#[should_panic(expected = "bad_result: a message of 4128769 bytes")]
+fn a_message_of_a_stream_above_its_limit_panics() {
+    let stream = |_: &View, (), out: &mut Sender<String>| {
+        out.send("m".repeat(RESULT_BYTES_MAX - 5));
+        out.send("m".repeat(RESULT_BYTES_MAX - 4));
+        Ok(())
+    };
+    let _ = Host::new().stream(stream, ());
+}
+
+#[test]
 fn get_head_reads_no_more_than_asked_for() {
     let mut host = Host::new();
     host.command(put, ("key", "value")).unwrap();

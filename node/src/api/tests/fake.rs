@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use futures::StreamExt;
 use parking_lot::Mutex;
 use prost::Message;
 use prost_types::field_descriptor_proto::{Label, Type};
@@ -14,12 +15,18 @@ use prost_types::{
     DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto,
     MethodOptions, ServiceDescriptorProto,
 };
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::command::Outcome;
+use crate::limits::PUSHES_MAX;
 use crate::proto::admin;
-use crate::service::{Active, Backend, BackupStream, Catalog, Execute, Executed, Query, ServiceError, Streaming};
+use crate::proto::admin::module_push_response::Event;
+use crate::proto::command::Activation;
+use crate::service::{
+    Active, Backend, BackupStream, Catalog, Events, Execute, Executed, Place, Query, ServiceError, Streaming,
+};
 use crate::stream::{self, Sender};
+use crate::testing::{COMMAND, MethodRow, ModuleSection, QUERY};
 use crate::wasm::{Engine, HostFault, Module, Options};
 
 /// A request that waits until [`Fake::open`].
@@ -39,8 +46,13 @@ struct Inner {
     after_refresh: Mutex<Result<Arc<Catalog>, ServiceError>>,
     refreshes: AtomicU32,
     ready: AtomicBool,
+    /// Whether requests are kept, to be looked at; a measurement makes too many.
+    keeps: bool,
     commands: Mutex<Vec<Execute>>,
     queries: Mutex<Vec<Query>>,
+    pushes: Mutex<Vec<(admin::ModulePush, Bytes)>>,
+    places: Arc<Semaphore>,
+    history: Mutex<Vec<Activation>>,
     /// The next answers; then requests are echoed at index 7.
     answers: Mutex<VecDeque<Answer>>,
     /// Streams that have begun, and nobody asked for yet.
@@ -52,16 +64,29 @@ struct Inner {
 
 impl Fake {
     pub(super) fn serving(modules: &[&Module]) -> Self {
+        Self::new(modules, true)
+    }
+
+    /// One that only echoes.
+    pub(super) fn echoing(modules: &[&Module]) -> Self {
+        Self::new(modules, false)
+    }
+
+    fn new(modules: &[&Module], keeps: bool) -> Self {
         let catalog = catalog(modules);
         Self(Arc::new(Inner {
+            keeps,
             after_refresh: Mutex::new(Ok(Arc::clone(&catalog))),
             catalog: ArcSwap::new(catalog),
             refreshes: AtomicU32::new(0),
             ready: AtomicBool::new(true),
             commands: Mutex::default(),
             queries: Mutex::default(),
+            pushes: Mutex::default(),
+            history: Mutex::default(),
             answers: Mutex::default(),
             streams: watch::Sender::default(),
+            places: Arc::new(Semaphore::new(PUSHES_MAX)),
             gate: watch::Sender::new(false),
             waiting: watch::Sender::new(0),
             finished: watch::Sender::new(0),
@@ -94,6 +119,15 @@ impl Fake {
 
     pub(super) fn queries(&self) -> Vec<Query> {
         self.0.queries.lock().clone()
+    }
+
+    /// What was pushed.
+    pub(super) fn pushes(&self) -> Vec<(admin::ModulePush, Bytes)> {
+        self.0.pushes.lock().clone()
+    }
+
+    pub(super) fn set_history(&self, history: Vec<Activation>) {
+        *self.0.history.lock() = history;
     }
 
     /// Lets the waiting requests go on.
@@ -137,12 +171,16 @@ fn catalog(modules: &[&Module]) -> Arc<Catalog> {
 
 impl Backend for Fake {
     async fn execute(&self, command: Execute) -> Answer {
-        self.0.commands.lock().push(command.clone());
+        if self.0.keeps {
+            self.0.commands.lock().push(command.clone());
+        }
         self.run(command.request).await
     }
 
     async fn query(&self, query: Query) -> Answer {
-        self.0.queries.lock().push(query.clone());
+        if self.0.keeps {
+            self.0.queries.lock().push(query.clone());
+        }
         self.run(query.request).await
     }
 
@@ -179,18 +217,30 @@ impl Backend for Fake {
 
     async fn backup(&self) -> Result<BackupStream, ServiceError> {
         let chunks = [Ok("one".into()), Ok("two".into()), Err(HostFault("the disk is gone".into()))];
-        Ok(futures::StreamExt::boxed(futures::stream::iter(chunks)))
+        Ok(futures::stream::iter(chunks).boxed())
     }
 
-    async fn module_history(
-        &self,
-        _module: Option<String>,
-    ) -> Result<Vec<crate::proto::command::Activation>, ServiceError> {
-        Ok(Vec::new())
+    async fn module_history(&self, _module: Option<String>) -> Result<Vec<Activation>, ServiceError> {
+        Ok(self.0.history.lock().clone())
     }
 
-    fn module_push(&self, _push: admin::ModulePush, _wasm: Bytes) -> crate::service::Events {
-        Box::pin(futures::stream::empty())
+    fn push_place(&self) -> Result<Place, ServiceError> {
+        let places = Arc::clone(&self.0.places).try_acquire_owned();
+        places.map_err(|_| ServiceError::Overloaded("as many modules as may be are being pushed"))
+    }
+
+    /// Says once that it has begun, and ends when the gate is open.
+    fn module_push(&self, push: admin::ModulePush, wasm: Bytes, place: Place) -> Events {
+        self.0.pushes.lock().push((push, wasm));
+        let begun = admin::ModulePushResponse { event: Some(Event::Stage("begun".into())) };
+        let mut gate = self.0.gate.subscribe();
+        let opened = async move {
+            let opened = gate.wait_for(|open| *open).await.map(drop).ok();
+            drop(place);
+            opened
+        };
+        let end = futures::stream::once(opened).filter_map(|_| async { None });
+        futures::stream::once(async { Ok(begun) }).chain(end).boxed()
     }
 
     async fn module_retry(&self, _request: admin::ModuleRetryRequest) -> Result<Vec<String>, ServiceError> {
@@ -218,58 +268,32 @@ pub(super) static STREAM: LazyLock<Module> = LazyLock::new(|| {
     let mut watch = query("Watch", ".shared.v1.Text");
     watch.server_streaming = Some(true);
     files[1].service[0].method = vec![watch];
-    load("stream", files, vec![SectionMethod { path: WATCH.to_owned(), kind: 2 }])
+    load("stream", files, vec![MethodRow { path: WATCH.to_owned(), kind: QUERY }])
 });
 /// `late.v1.Test`, alike; its `common.proto` is another than that of [`TEST`].
 pub(super) static LATE: LazyLock<Module> = LazyLock::new(|| module("late", "late.v1", "other"));
 
 static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(Options::default()).unwrap());
 
-/// What `balsa.module` holds, as `sdk/ABI.md` defines it.
-#[derive(Clone, PartialEq, Message)]
-struct Section {
-    #[prost(uint32, tag = "1")]
-    abi: u32,
-    #[prost(string, tag = "2")]
-    name: String,
-    #[prost(string, tag = "3")]
-    version: String,
-    #[prost(bytes = "vec", tag = "4")]
-    file_descriptor_set: Vec<u8>,
-    #[prost(message, repeated, tag = "5")]
-    methods: Vec<SectionMethod>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct SectionMethod {
-    #[prost(string, tag = "1")]
-    path: String,
-    #[prost(int32, tag = "2")]
-    kind: i32,
-}
-
 fn module(name: &str, package: &str, common: &str) -> Module {
-    let method = |name: &str, kind| SectionMethod { path: format!("/{package}.Test/{name}"), kind };
-    load(name, files(name, package, common), vec![method("Put", 1), method("Get", 2)])
+    let method = |name: &str, kind| MethodRow { path: format!("/{package}.Test/{name}"), kind };
+    load(name, files(name, package, common), vec![method("Put", COMMAND), method("Get", QUERY)])
 }
 
-fn load(name: &str, file: Vec<FileDescriptorProto>, methods: Vec<SectionMethod>) -> Module {
+fn load(name: &str, file: Vec<FileDescriptorProto>, methods: Vec<MethodRow>) -> Module {
     let mut wasm = wat::parse_str(
         r#"(module (memory (export "memory") 1) (func (export "balsa_abi_1"))
             (func (export "balsa_call") (param i32 i32) (result i32) unreachable))"#,
     )
     .unwrap();
-    let section = Section {
+    let section = ModuleSection {
         abi: 1,
         name: name.to_owned(),
         version: "0.1.0".to_owned(),
         file_descriptor_set: FileDescriptorSet { file }.encode_to_vec(),
         methods,
     };
-    let data = section.encode_to_vec().into();
-    let custom = wasm_encoder::CustomSection { name: "balsa.module".into(), data };
-    wasm.push(0);
-    wasm_encoder::Encode::encode(&custom, &mut wasm);
+    section.append_to(&mut wasm);
     Module::load(&ENGINE, &wasm).unwrap()
 }
 

@@ -20,75 +20,12 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Request, Response, Status};
 
 use super::super::{Options, http2_settings, serve};
-use super::fake::{GET, PUT, TEST};
+use super::fake::{Fake, GET, PUT, TEST};
 use super::framed;
-use crate::command::Outcome;
 use crate::http::Metrics;
-use crate::proto::admin;
-use crate::service::{Active, Backend, Catalog, Execute, Executed, Query, ServiceError, Streaming};
 
 const TIME: Duration = Duration::from_secs(3);
 const MESSAGE_BYTES: usize = 256;
-
-#[derive(Clone)]
-struct Echo(Arc<Catalog>);
-
-fn echo(request: Bytes) -> Result<Executed, ServiceError> {
-    Ok(Executed { index: 123_456, outcome: Outcome::Ok(request), replayed: false, trap_detail: None })
-}
-
-impl Backend for Echo {
-    async fn execute(&self, command: Execute) -> Result<Executed, ServiceError> {
-        echo(command.request)
-    }
-    async fn query(&self, query: Query) -> Result<Executed, ServiceError> {
-        echo(query.request)
-    }
-    async fn query_stream(&self, _query: Query) -> Result<Streaming, ServiceError> {
-        Err(ServiceError::UnknownMethod)
-    }
-    fn catalog(&self) -> Arc<Catalog> {
-        Arc::clone(&self.0)
-    }
-    async fn refresh(&self) -> Result<(), ServiceError> {
-        Ok(())
-    }
-    async fn status(&self) -> admin::StatusResponse {
-        admin::StatusResponse::default()
-    }
-    async fn deep_check(&self, _index: u64) -> Result<admin::DeepCheckResponse, ServiceError> {
-        Err(ServiceError::NoLeader)
-    }
-    async fn module_history(
-        &self,
-        _module: Option<String>,
-    ) -> Result<Vec<crate::proto::command::Activation>, ServiceError> {
-        Ok(Vec::new())
-    }
-
-    fn module_push(&self, _push: admin::ModulePush, _wasm: Bytes) -> crate::service::Events {
-        Box::pin(futures::stream::empty())
-    }
-
-    async fn module_retry(&self, _request: admin::ModuleRetryRequest) -> Result<Vec<String>, ServiceError> {
-        Ok(Vec::new())
-    }
-
-    async fn module_drop(&self, _module: String) -> Result<u64, ServiceError> {
-        Ok(0)
-    }
-
-    async fn backup(&self) -> Result<crate::service::BackupStream, ServiceError> {
-        Ok(Box::pin(futures::stream::empty()))
-    }
-
-    fn ready(&self) -> bool {
-        true
-    }
-    fn node_name(&self) -> &str {
-        "balsa-0"
-    }
-}
 
 /// Bytes in, bytes out, as tonic would have it.
 #[derive(Default, Clone, Copy)]
@@ -161,7 +98,7 @@ fn runtime() -> tokio::runtime::Runtime {
 
 /// Runs a server on a thread of its own; returns where it is, and what it used so far.
 fn server(tonic: bool) -> (SocketAddr, Arc<AtomicU64>) {
-    let catalog = Arc::new(Catalog { modules: vec![Active { module: TEST.clone(), generation: 1 }] });
+    let backend = Fake::echoing(&[&TEST]);
     let (send, addr) = std::sync::mpsc::channel();
     let used = Arc::new(AtomicU64::new(0));
     let shown = Arc::clone(&used);
@@ -180,7 +117,7 @@ fn server(tonic: bool) -> (SocketAddr, Arc<AtomicU64>) {
                 true => tonics(listener).await,
                 false => {
                     let options = Options::new(Arc::new(Metrics::new()));
-                    serve(listener, Echo(catalog), options, std::future::pending()).await.unwrap();
+                    serve(listener, backend, options, std::future::pending()).await.unwrap();
                 }
             }
         });

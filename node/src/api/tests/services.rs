@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use prost::Message;
 use prost_reflect::DescriptorPool;
 use prost_types::FileDescriptorProto;
-use tonic::Code;
 use tonic::transport::Channel;
+use tonic::{Code, Status, Streaming};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -14,8 +15,18 @@ use tonic_reflection::pb::{v1, v1alpha};
 
 use super::fake::{Fake, LATE, PUT, TEST};
 use super::{Server, soon};
+use crate::limits::PUSHES_MAX;
 use crate::proto::admin::admin_client::AdminClient;
-use crate::proto::admin::{BackupRequest, DeepCheckRequest, StatusRequest};
+use crate::proto::admin::module_push_request::Part;
+use crate::proto::admin::module_push_response::Event;
+use crate::proto::admin::{
+    BackupRequest, DeepCheckRequest, ModuleHistoryRequest, ModulePush, ModulePushRequest, ModulePushResponse,
+    StatusRequest,
+};
+use crate::proto::command::Activation;
+
+/// A module, as small as they come.
+const TINY: &[u8] = include_bytes!("../../../tests/fixtures/abi-1/tiny.wasm");
 
 async fn server() -> (Server, Channel) {
     let server = Server::start(Fake::serving(&[&LATE, &TEST])).await;
@@ -86,6 +97,96 @@ async fn a_backup_that_the_disk_ends_ends_in_an_error() {
     }
     let error = chunks.message().await.unwrap_err();
     assert_eq!((error.code(), error.message()), (Code::DataLoss, "the disk is gone"));
+}
+
+fn header(pushed_by: &str) -> ModulePushRequest {
+    let header = ModulePush { pushed_by: pushed_by.into(), ..ModulePush::default() };
+    ModulePushRequest { part: Some(Part::Header(header)) }
+}
+
+fn data(bytes: &[u8]) -> ModulePushRequest {
+    ModulePushRequest { part: Some(Part::Data(Bytes::copy_from_slice(bytes))) }
+}
+
+/// Pushes what `parts` are, and waits for the first word.
+async fn push(channel: &Channel, parts: Vec<ModulePushRequest>) -> Result<Streaming<ModulePushResponse>, Status> {
+    let mut events = AdminClient::new(channel.clone()).module_push(tokio_stream::iter(parts)).await?.into_inner();
+    let first = soon(events.message()).await?.and_then(|response| response.event);
+    assert_eq!(first, Some(Event::Stage("begun".into())));
+    Ok(events)
+}
+
+#[tokio::test]
+async fn a_module_is_pushed_in_pieces() {
+    let (server, channel) = server().await;
+    let mut parts = vec![header("somebody")];
+    parts.extend(TINY.chunks(100).map(data));
+    push(&channel, parts).await.unwrap();
+    let pushes = server.fake.pushes();
+    let [(header, wasm)] = &pushes[..] else { panic!("{}", pushes.len()) };
+    assert_eq!((header.pushed_by.as_str(), &wasm[..]), ("somebody", TINY));
+}
+
+#[tokio::test]
+async fn what_is_no_push_is_refused() {
+    let (server, channel) = server().await;
+    let large = vec![0; 1024 * 1024];
+    let too_large = std::iter::once(header("")).chain((0..=32).map(|_| data(&large)));
+    for (parts, why) in [
+        (vec![], "a push begins with its header"),
+        (vec![data(TINY)], "a push begins with its header"),
+        (vec![header(""), data(&TINY[..9]), header("")], "a push is one header, and then data"),
+        (vec![header(&"x".repeat(257)), data(TINY)], "who pushes is said in at most 256 bytes"),
+        (too_large.collect(), "the module has more than 33554432 bytes, which is the most there may be"),
+    ] {
+        let refused = push(&channel, parts).await.unwrap_err();
+        assert_eq!((refused.code(), refused.message()), (Code::FailedPrecondition, why));
+        assert_eq!(super::reason_of(&refused).unwrap().0, "MODULE_REFUSED");
+    }
+    for bytes in [&b""[..], b"not wasm", &TINY[..TINY.len() - 1]] {
+        let refused = push(&channel, vec![header(""), data(bytes)]).await.unwrap_err();
+        assert!(refused.message().starts_with("what was pushed "), "{refused:?}");
+    }
+    assert!(server.fake.pushes().is_empty());
+}
+
+#[tokio::test]
+async fn so_many_modules_are_pushed_at_once() {
+    let (server, channel) = server().await;
+    let parts = || vec![header(""), data(TINY)];
+    let mut under_way = Vec::new();
+    for _ in 0..PUSHES_MAX {
+        under_way.push(push(&channel, parts()).await.unwrap());
+    }
+    let refused = push(&channel, parts()).await.unwrap_err();
+    assert_eq!(super::reason_of(&refused).unwrap().0, "OVERLOADED");
+    // One that is given up makes room, as one that ends does.
+    drop(under_way.pop());
+    let again = async {
+        loop {
+            match push(&channel, parts()).await {
+                Ok(events) => return events,
+                Err(refused) => assert_eq!(refused.code(), Code::ResourceExhausted),
+            }
+        }
+    };
+    under_way.push(soon(again).await);
+    server.fake.open();
+    for mut events in under_way {
+        assert!(soon(events.message()).await.unwrap().is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_history_that_is_too_long_for_a_message_is_told_from_its_end() {
+    let (server, channel) = server().await;
+    let row = |index| Activation { index, proposed_by: "x".repeat(300_000), ..Activation::default() };
+    let mut admin = AdminClient::new(channel);
+    for (rows, first) in [(0, 0), (5, 0), (40, 27)] {
+        server.fake.set_history((0..rows).map(row).collect());
+        let told = admin.module_history(ModuleHistoryRequest::default()).await.unwrap().into_inner().activations;
+        assert_eq!(told.iter().map(|row| row.index).collect::<Vec<_>>(), (first..rows).collect::<Vec<_>>());
+    }
 }
 
 #[tokio::test]

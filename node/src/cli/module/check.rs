@@ -7,9 +7,8 @@
 //! With something to compare with, a file or what the cluster serves under the same name, it also says what clients of that one
 //! would notice: the same comparison that a leader makes before it activates a module.
 
-use std::path::PathBuf;
-
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use serde_json::json;
@@ -87,7 +86,7 @@ fn finish(
 ) -> Result<Exit, super::super::Error> {
     let verdict = super::on_a_deep_stack(|| verdict(file, old))?;
     match format {
-        Format::Json => console.json(&to_json(&verdict))?,
+        Format::Json => console.json(&to_json(&verdict, file))?,
         Format::Text => print(&verdict, file, console)?,
     }
     Ok(if verdict.is_good() { Exit::Ok } else { Exit::No })
@@ -135,7 +134,7 @@ impl Verdict {
 pub(super) fn warnings_about(module: &Module) -> Vec<String> {
     let suspects = module.methods().iter().filter(|method| is_suspect(method));
     let warn = |method: &Method| {
-        let path = method.path.trim_start_matches('/');
+        let path = method_name(method);
         let name = path.rsplit('/').next().unwrap_or(path);
         format!(
             "{path} is a command, so each call of it goes through the log; if it changes nothing, say so in its .proto: \
@@ -143,6 +142,11 @@ pub(super) fn warnings_about(module: &Module) -> Vec<String> {
         )
     };
     suspects.map(warn).collect()
+}
+
+/// `package.Service/Method`
+fn method_name(method: &Method) -> &str {
+    method.path.trim_start_matches('/')
 }
 
 fn is_suspect(method: &Method) -> bool {
@@ -191,7 +195,7 @@ fn print(verdict: &Verdict, file: &ModuleFile, console: &mut Console) -> Result<
     console.line(if verdict.is_good() { console.paint_good("OK") } else { console.paint_bad("NOT OK") })
 }
 
-fn to_json(verdict: &Verdict) -> serde_json::Value {
+fn to_json(verdict: &Verdict, file: &ModuleFile) -> serde_json::Value {
     let module = verdict.module.as_ref().ok();
     json!({
         "ok": verdict.is_good(),
@@ -199,6 +203,7 @@ fn to_json(verdict: &Verdict) -> serde_json::Value {
         "name": module.map(Module::name),
         "version": module.map(Module::version),
         "hash": module.map(|module| module.hash().to_string()),
+        "size": file.wasm.len(),
         "differences": verdict.differences,
         "warnings": verdict.warnings,
     })

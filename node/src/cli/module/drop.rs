@@ -37,16 +37,21 @@ async fn tell(name: &str, session: &mut Session<'_>) -> Result<Exit, crate::cli:
     let known = Known::ask(session).await?;
     let Some(module) = known.module(name) else { return Err(super::Error::Unknown(name.into()).into()) };
     let would = match (module.wanted.is_empty(), &module.active) {
-        (false, _) => "the files of the cluster want it, so it would be refused: take its [[module]] out of them first",
+        (false, _) => "files want it, so it would be refused: take its [[module]] out of them first",
         (true, Some(_)) => "it would stop serving, and all of its state would be deleted on every node",
         (true, None) => "all of its state would be deleted on every node",
     };
+    let now = module.describe_active();
     match session.format {
-        Format::Json => session.console.json(&json!({ "name": name, "would": would }))?,
+        Format::Json => session.console.json(&json!({ "name": name, "now": now, "would": would }))?,
         Format::Text => {
-            session.console.line(format!("{name}: {}", module.describe_active()))?;
+            session.console.line(format!("{name}: {now}"))?;
             session.console.line(format!("{would}; nothing was done"))?;
-            session.console.line(format!("to do it: balsa module drop {name} --yes (after `balsa backup FILE`)"))?;
+            if module.wanted.is_empty() {
+                session
+                    .console
+                    .line(format!("to do it: balsa module drop {name} --yes (after `balsa backup FILE`)"))?;
+            }
         }
     }
     Ok(Exit::No)

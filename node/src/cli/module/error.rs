@@ -21,19 +21,9 @@ pub enum Error {
         /// Why.
         error: io::Error,
     },
-    /// Too large to be looked at.
-    #[error("{} has {bytes} bytes; a module has at most {max}", .path.display())]
-    TooLarge {
-        /// Which file.
-        path: PathBuf,
-        /// Its size.
-        bytes: u64,
-        /// What there may be.
-        max: u64,
-    },
-    /// A compressed file.
+    /// A file is too large to be looked at, or cannot be expanded.
     #[error("{} {why}", .path.display())]
-    Compressed {
+    File {
         /// Which.
         path: PathBuf,
         /// What is wrong with it.
@@ -42,6 +32,14 @@ pub enum Error {
     /// A file is not a module.
     #[error("{} is not a module that can be read: {why}", .path.display())]
     NotAModule {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        why: Box<Rejection>,
+    },
+    /// A file is a module that no node takes.
+    #[error("{} is refused: {why}", .path.display())]
+    NotTaken {
         /// Which.
         path: PathBuf,
         /// Why.
@@ -72,8 +70,8 @@ pub enum Error {
     /// The node said no to an operator.
     #[error("refused: {0}")]
     Refused(String),
-    /// Nobody has heard of this module.
-    #[error("no module called {0} serves, is wanted, or ever was; `balsa module list` shows them")]
+    /// Nothing serves, is wanted or is kept under this name.
+    #[error("no module called {0} is there; `balsa module list` shows those that are")]
     Unknown(String),
     /// The file of a backup.
     #[error(transparent)]
@@ -99,7 +97,11 @@ impl Error {
     /// What kind of failure it is.
     pub(in crate::cli) fn exit(&self) -> Exit {
         match self {
-            Self::NotAModule { .. } | Self::Compressed { .. } | Self::Unknown(_) | Self::NothingThere(_) => Exit::No,
+            Self::NotAModule { .. }
+            | Self::NotTaken { .. }
+            | Self::File { .. }
+            | Self::Unknown(_)
+            | Self::NothingThere(_) => Exit::No,
             Self::Undecided { .. } => Exit::Unavailable,
             Self::Refused(_) => Exit::Rejected,
             _ => Exit::Usage,

@@ -44,6 +44,8 @@ pub(super) struct Module<'a> {
     nodes: usize,
     change: Option<&'a Change>,
     last: Option<&'a Activation>,
+    /// The last that is no refusal, which changes nothing.
+    settled: Option<&'a Activation>,
 }
 
 impl Known {
@@ -60,20 +62,13 @@ impl Known {
         let changing = self.status.changes.iter().map(|change| &change.name);
         let kept = self.history.iter().map(|row| &row.name);
         let all: BTreeSet<_> = active.chain(wanted).chain(changing).chain(kept).cloned().collect();
-        all.into_iter().filter(|name| !self.is_gone(name)).collect()
+        all.into_iter().collect()
     }
 
-    /// Dropped, or never more than refused long ago: nobody wants it, and nothing of it is left.
-    fn is_gone(&self, name: &str) -> bool {
-        self.module(name).is_none_or(|module| {
-            let gone = matches!(module.last.and_then(|last| last.outcome.as_ref()), Some(Outcome::Dropped(_)));
-            gone && module.active.is_none() && module.wanted.is_empty() && module.change.is_none()
-        })
-    }
-
-    /// `None` if nobody has ever heard of it.
+    /// `None` if nothing of it is there: it was dropped, or never more than refused, and nobody wants it now.
     pub(super) fn module<'a>(&'a self, name: &'a str) -> Option<Module<'a>> {
         let nodes = || self.status.nodes.iter();
+        let rows = || self.history.iter().rev().filter(|row| row.name == name);
         let active = nodes().flat_map(|node| &node.modules).filter(|module| module.name == name);
         let mut wanted: BTreeMap<&[u8], Vec<&str>> = BTreeMap::new();
         for node in nodes() {
@@ -87,10 +82,11 @@ impl Known {
             wanted,
             nodes: nodes().filter(|node| node.wish.is_some()).count(),
             change: self.status.changes.iter().find(|change| change.name == name),
-            last: self.history.iter().rfind(|row| row.name == name),
+            last: rows().next(),
+            settled: rows().find(|row| !activation::is_refused(row)),
         };
         let known = module.active.is_some() || !module.wanted.is_empty() || module.change.is_some();
-        (known || module.last.is_some()).then_some(module)
+        (known || module.is_kept()).then_some(module)
     }
 }
 
@@ -106,11 +102,14 @@ impl Module<'_> {
             Some(active) => {
                 format!("{} {} serves since index {}", active.version, short(&active.hash), active.generation)
             }
-            None => match self.last.and_then(|last| last.outcome.as_ref()) {
-                Some(Outcome::Stopped(_)) => "does not serve; its state is kept".into(),
-                _ => "does not serve".into(),
-            },
+            None if self.is_kept() => "does not serve; its state is kept".into(),
+            None => "does not serve".into(),
         }
+    }
+
+    /// Whether there is state under its name, as the history tells.
+    fn is_kept(&self) -> bool {
+        self.settled.is_some_and(|row| !matches!(row.outcome, Some(Outcome::Dropped(_))))
     }
 
     fn describe_wanted(&self) -> String {

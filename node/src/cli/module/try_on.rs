@@ -12,6 +12,7 @@ use crate::cli::output::{JsonBytes, escape};
 use crate::cli::status::short;
 use crate::client::Code;
 use crate::command::{Outcome, code_name};
+use crate::ids::hex;
 use crate::wasm::{Module, Rejection};
 
 /// Characters of a value that are shown.
@@ -34,19 +35,19 @@ pub(super) struct Try {
 pub(super) fn run(args: &Try, format: Format, console: &mut Console) -> Result<Exit, super::super::Error> {
     let file = ModuleFile::read(&args.file, &console.directory)?;
     let backup = console.directory.join(&args.on);
-    let rehearsed = super::on_a_deep_stack(|| rehearse(args, &file, &backup))?;
+    let (stage, rehearsal) = super::on_a_deep_stack(|| rehearse(args, &file, &backup))?;
     match format {
-        Format::Json => console.json(&to_json(&rehearsed.1, &rehearsed.0.header.cluster_id))?,
-        Format::Text => print(&rehearsed.1, &rehearsed.0, console)?,
+        Format::Json => console.json(&to_json(&rehearsal, &stage))?,
+        Format::Text => print(&rehearsal, &stage, console)?,
     }
-    Ok(if rehearsed.1.is_good() { Exit::Ok } else { Exit::No })
+    Ok(if rehearsal.is_good() { Exit::Ok } else { Exit::No })
 }
 
 fn rehearse(args: &Try, file: &ModuleFile, backup: &std::path::Path) -> Result<(Stage, Rehearsal), Error> {
     let engine = super::engine()?;
     let module = Module::load(&engine, &file.wasm).map_err(|why| match why {
         Rejection::Host(fault) => fault.into(),
-        why => Error::NotAModule { path: file.path.clone(), why: why.into() },
+        why => Error::NotTaken { path: file.path.clone(), why: why.into() },
     })?;
     let directory = tempfile::tempdir().map_err(|error| Error::Write { path: std::env::temp_dir(), error })?;
     let stage = Stage::open(backup, directory.path(), engine)?;
@@ -136,16 +137,18 @@ fn shown(value: &[u8]) -> String {
     }
 }
 
-fn to_json(rehearsal: &Rehearsal, cluster_id: &str) -> Value {
+fn to_json(rehearsal: &Rehearsal, stage: &Stage) -> Value {
     let module = &rehearsal.module;
     json!({
         "ok": rehearsal.is_good(),
-        "cluster_id": cluster_id,
+        "cluster_id": stage.header.cluster_id,
+        "made_ms": stage.header.made_ms,
         "index": rehearsal.index,
         "name": module.name(),
         "version": module.version(),
         "hash": module.hash().to_string(),
         "from_version": rehearsal.before.as_ref().map(|row| &row.version),
+        "from_hash": rehearsal.before.as_ref().map(|row| hex(&row.hash)),
         "objection": rehearsal.objection,
         "transition": rehearsal.transition.as_ref().map(ran_json),
         "limits": {

@@ -1,5 +1,6 @@
 //! Commands as a shell runs them, from arguments to exit code, against fake nodes.
 
+mod call;
 mod module;
 mod rehearsal;
 mod store;
@@ -313,6 +314,9 @@ fn nothing_that_listens_is_exit_code_3_and_names_what_was_tried() {
     let ran = shell.run().exits(Exit::Unavailable);
     assert!(ran.err.contains(".balsa/endpoints): "), "{}", ran.err);
     assert!(ran.err.contains("start it again with `balsa up`"), "{}", ran.err);
+    let shell = Shell::new(&["get", "k", "--timeout", "200ms"]).file(".balsa-dev/endpoints", nobody.as_bytes());
+    let ran = shell.run().exits(Exit::Unavailable);
+    assert!(ran.err.contains("start it again with `balsa dev`"), "{}", ran.err);
 }
 
 #[test]
@@ -367,7 +371,7 @@ fn what_the_module_rejects_is_exit_code_5_with_all_that_it_said() {
     let ran = Shell::on(&cluster, &["put", "k", "v"]).run().exits(Exit::Rejected);
     assert!(ran.err.ends_with("\n  trap: panicked at src/lib.rs:7:\n  trap: oh\n"), "{}", ran.err);
     let ran = Shell::on(&cluster, &["put", "k", "v", "-o", "json"]).run().exits(Exit::Rejected);
-    insta::assert_snapshot!(ran.err, @r#"{"error":{"code":"INTERNAL","details":[],"exit":5,"index":null,"message":"rejected by the module: INTERNAL: fake TRAP","module_message":"fake TRAP","reason":"TRAP","trap_detail":"panicked at src/lib.rs:7:\noh"}}"#);
+    insta::assert_snapshot!(ran.err, @r#"{"error":{"code":"INTERNAL","details":[],"exit":5,"index":null,"message":"rejected by the module: INTERNAL: fake TRAP","module_message":"fake TRAP","reason":"TRAP","replayed":false,"trap_detail":"panicked at src/lib.rs:7:\noh"}}"#);
 }
 
 #[test]
@@ -418,127 +422,6 @@ fn status_in_json_has_everything() {
     assert_eq!(json["nodes"][0]["id"], "0000000000000001");
     assert_eq!(json["nodes"][0]["modules"][0]["name"], "kvstore");
     assert_eq!(json["nodes"][0]["fenced"], serde_json::Value::Null);
-}
-
-// --- Call ---
-
-fn notes() -> FakeCluster {
-    FakeCluster::saying(|asked| reply(asked.message.clone(), 5))
-}
-
-#[test]
-fn a_call_goes_to_any_method_by_its_descriptor() {
-    let cluster = notes();
-    let message = r#"{"text":"hi","data":"AP8=","at":"7"}"#;
-    for method in ["test.v1.Notes/Write", "/test.v1.Notes/Write", "test.v1.Notes.Write", "Notes/Write", "Write"] {
-        let ran = Shell::on(&cluster, &["call", method, message, "-o", "json"]).run().exits(Exit::Ok);
-        assert_eq!(ran.text(), format!("{message}\n"));
-    }
-    let asked = cluster.asked();
-    assert_eq!(asked[0].path, "/test.v1.Notes/Write");
-    assert_eq!(&*asked[0].message, b"\x0a\x02hi\x12\x02\x00\xff\x18\x07");
-    assert!(asked[0].key().is_some());
-}
-
-#[test]
-fn a_query_has_no_key_and_may_be_stale_and_a_command_may_not() {
-    let cluster = notes();
-    Shell::on(&cluster, &["call", "Notes/Read", "--stale"]).run().exits(Exit::Ok);
-    let asked = &cluster.asked()[0];
-    assert_eq!((asked.key(), asked.text("balsa-consistency")), (None, Some("stale")));
-    let ran = Shell::on(&cluster, &["call", "Notes/Write", "--stale"]).run().exits(Exit::Usage);
-    assert!(ran.err.contains("'test.v1.Notes/Write' is a command"), "{}", ran.err);
-}
-
-#[test]
-fn the_message_of_a_call_comes_from_a_file_or_standard_input_and_defaults_to_an_empty_one() {
-    let cluster = notes();
-    let text = "{\n  \"text\": \"hi\",\n  \"data\": \"\",\n  \"at\": \"0\"\n}\n";
-    let ran = Shell::on(&cluster, &["call", "Write", "@note.json"]).file("note.json", br#"{"text":"hi"}"#).run();
-    assert_eq!(ran.exits(Exit::Ok).text(), text);
-    let ran = Shell::on(&cluster, &["call", "Write", "-"]).stdin(br#"{"text":"hi"}"#).run();
-    assert_eq!(ran.exits(Exit::Ok).text(), text);
-    let ran = Shell::on(&cluster, &["call", "Write"]).run().exits(Exit::Ok);
-    assert_eq!(ran.json()["text"], "");
-}
-
-#[test]
-fn a_stream_is_a_line_of_json_for_each_message() {
-    let cluster = notes();
-    for format in ["json", "text"] {
-        let ran = Shell::on(&cluster, &["call", "Notes/Watch", r#"{"text":"hi"}"#, "-o", format]).run().exits(Exit::Ok);
-        assert_eq!(ran.text(), "{\"text\":\"hi\",\"data\":\"\",\"at\":\"0\"}\n".repeat(REPEATED));
-    }
-    assert_eq!(cluster.asked()[0].key(), None);
-}
-
-#[test]
-fn a_stream_that_fails_has_shown_what_came_before() {
-    let fails = |status: fn() -> Status, after: &'static str| {
-        let cluster = FakeCluster::saying(move |_| {
-            let mut status = status();
-            status.metadata_mut().insert(AFTER, after.parse().unwrap());
-            Err(status)
-        });
-        let ran = Shell::on(&cluster, &["call", "Notes/Watch"]).run();
-        assert_eq!(ran.text().lines().count().to_string(), after, "{}", ran.err);
-        assert_eq!(cluster.asked().len(), 1, "a stream that has begun is not begun again");
-        ran
-    };
-    let ran = fails(|| Status::not_found("no such note"), "2").exits(Exit::Rejected);
-    assert_eq!(ran.err, "error: rejected by the module: NOT_FOUND: no such note\n");
-    let ran = fails(|| refuse(Code::DeadlineExceeded, "DEADLINE", &[]), "2").exits(Exit::Unavailable);
-    assert!(ran.err.starts_with("error: the node stopped sending in the middle: "), "{}", ran.err);
-}
-
-#[test]
-fn a_stream_that_has_not_begun_is_tried_again() {
-    let cluster = FakeCluster::saying(|asked| match asked.attempt {
-        0 => Err(refuse(Code::Unavailable, "NOT_READY", &[])),
-        _ => reply("", 1),
-    });
-    let ran = Shell::on(&cluster, &["call", "Notes/Watch"]).run().exits(Exit::Ok);
-    assert_eq!((ran.text().lines().count(), cluster.asked().len()), (REPEATED, 2));
-}
-
-#[test]
-fn an_unknown_method_names_the_nearest() {
-    let cluster = notes();
-    let ran = Shell::on(&cluster, &["call", "test.v1.Notes/Wriet", "{}"]).run().exits(Exit::Usage);
-    let expected = "error: the cluster serves no method 'test.v1.Notes/Wriet'; did you mean test.v1.Notes/Write? \
-                    List all with `balsa call --list`\n";
-    assert_eq!(ran.err, expected);
-    let ran = Shell::on(&cluster, &["call", "Xyz"]).run().exits(Exit::Usage);
-    assert!(ran.err.ends_with("list what it serves with `balsa call --list`\n"), "{}", ran.err);
-}
-
-#[test]
-fn a_message_that_does_not_fit_names_what_is_wrong_and_which_fields_there_are() {
-    let cluster = notes();
-    for (message, wrong) in [
-        (r#"{"txet":"hi"}"#, "txet"),
-        (r#"{"at":"soon"}"#, "invalid"),
-        (r#"{"data":"***"}"#, "base64"),
-        (r#"{"text":"hi"} x"#, "trailing characters"),
-        ("nonsense", "expected"),
-    ] {
-        let ran = Shell::on(&cluster, &["call", "Notes/Write", message]).run().exits(Exit::Usage);
-        assert!(ran.err.starts_with("error: the message is not a test.types.Note in JSON: "), "{}", ran.err);
-        assert!(ran.err.contains(wrong), "{message}: {}", ran.err);
-        assert!(ran.err.ends_with("its fields are text, data, at\n"), "{}", ran.err);
-    }
-    assert!(cluster.asked().is_empty());
-}
-
-#[test]
-fn methods_are_listed_with_their_kind() {
-    let ran = Shell::on(&notes(), &["call", "--list"]).run().exits(Exit::Ok);
-    insta::assert_snapshot!(ran.text(), @"
-    command test.v1.Notes/Write  (test.types.Note) -> test.types.Note
-    query   test.v1.Notes/Read  (test.types.Note) -> test.types.Note
-    query   test.v1.Notes/Watch  (test.types.Note) -> stream test.types.Note
-    ");
-    assert_eq!(notes_files()[1].service[0].method.len(), ran.text().lines().count());
 }
 
 // --- Check ---

@@ -45,6 +45,9 @@ fn a_file_that_is_no_module_is_told_what_it_is() {
     assert!(ran.err.starts_with(expected), "{}", ran.err);
     let ran = Shell::new(&["module", "check", "absent.wasm"]).run().exits(Exit::Usage);
     assert!(ran.err.starts_with("error: cannot read absent.wasm: No such file"), "{}", ran.err);
+    let large = vec![0; crate::limits::MODULE_BYTES_MAX + 1];
+    let ran = shell(&["module", "push", "x.wasm"], "x.wasm", &large).run().exits(Exit::No);
+    assert_eq!(ran.err, "error: x.wasm has more than 33554432 bytes, which is the most that a module has\n");
 }
 
 #[test]
@@ -310,6 +313,43 @@ fn a_list_puts_what_is_wanted_beside_what_is_active_and_what_is_under_way() {
     let asked = cluster.asked().into_iter().rfind(|asked| asked.path.ends_with("/ModuleRetry")).unwrap();
     assert_eq!(ModuleRetryRequest::decode(asked.message).unwrap().without, ["balsa-2"]);
     Shell::on(&cluster, &["module", "retry", "kvstore"]).run().exits(Exit::No);
+}
+
+#[test]
+fn what_was_refused_long_ago_is_not_listed_and_hides_no_state_that_is_kept() {
+    let cluster = FakeCluster::of(1);
+    let no = || Outcome::Refused(Refused { reason: "no".into(), ..Default::default() });
+    cluster.change(|cluster| {
+        cluster.history = vec![
+            row("never", "1.0.0", 3, no()),
+            row("old", "1.0.0", 4, Outcome::Stopped(true)),
+            row("old", "2.0.0", 5, no()),
+            row("gone", "1.0.0", 6, Outcome::Dropped(true)),
+            row("gone", "1.0.0", 7, no()),
+        ];
+    });
+    let ran = Shell::on(&cluster, &["module", "list"]).run().exits(Exit::Ok);
+    insta::assert_snapshot!(ran.text(), @"
+    kvstore: 0.1.0 abababababab serves since index 0; files want none of it
+    old: does not serve; its state is kept; files want none of it
+    ");
+    for name in ["never", "gone"] {
+        let ran = Shell::on(&cluster, &["module", "drop", name]).run().exits(Exit::No);
+        assert!(ran.err.starts_with(&format!("error: no module called {name} is there")), "{}", ran.err);
+    }
+}
+
+#[test]
+fn what_files_want_is_not_offered_to_be_dropped() {
+    let cluster = FakeCluster::of(1);
+    cluster.change(|cluster| cluster.wishes = vec![wish(&[("kvstore", &[0xab; 32])])]);
+    let ran = Shell::on(&cluster, &["module", "drop", "kvstore"]).run().exits(Exit::No);
+    insta::assert_snapshot!(ran.text(), @"
+    kvstore: 0.1.0 abababababab serves since index 0
+    files want it, so it would be refused: take its [[module]] out of them first; nothing was done
+    ");
+    let ran = Shell::on(&cluster, &["module", "drop", "kvstore", "-o", "json"]).run().exits(Exit::No);
+    assert_eq!(ran.json()["now"], "0.1.0 abababababab serves since index 0");
 }
 
 #[test]

@@ -124,6 +124,7 @@ fn a_migration_is_rehearsed_on_the_state_of_a_backup() {
     let ran = try_on(&backup, next("ok"), &["-o", "json"]).exits(Exit::Ok);
     let json = ran.json();
     assert_eq!((&json["from_version"], &json["transition"]["rows"]["added"]), (&"0.1.0".into(), &1.into()));
+    assert!(json["made_ms"].as_u64() > Some(0) && json["from_hash"].as_str().unwrap().len() == 64, "{json}");
     assert!(json["transition"]["ms_per_million_fuel"].is_null(), "so little fuel says nothing about the rate");
     let spun = try_on(&backup, next("spin"), &["-o", "json"]).exits(Exit::No).json();
     assert!(spun["transition"]["ms_per_million_fuel"].as_f64().unwrap() > 0.0, "{spun}");
@@ -160,6 +161,13 @@ fn nothing_runs_for_the_code_that_is_there_or_has_nothing_to_do() {
         let ran = try_on(&backup, tape, &[]).exits(Exit::Ok);
         assert!(ran.text().contains("no code would run on the state\nOK\n"), "{}", ran.text());
     }
+}
+
+#[test]
+fn a_module_that_no_node_takes_is_refused_before_the_backup_is_read() {
+    let ran = Shell::new(&["module", "try", "t.wasm", "--on", "b"]).file("t.wasm", b"\0asm\x01\0\0\0").run();
+    let ran = ran.exits(Exit::No);
+    assert!(ran.err.starts_with("error: t.wasm is refused: "), "{}", ran.err);
 }
 
 #[test]

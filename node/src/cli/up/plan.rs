@@ -13,7 +13,7 @@ use super::Args;
 use super::child::Launch;
 use crate::cli::config::load_to_run;
 use crate::client::Endpoint;
-use crate::client::endpoint::{FILE_NAME, LOCAL_DIRECTORY};
+use crate::client::endpoint::{DEV_DIRECTORY, FILE_NAME, LOCAL_DIRECTORY};
 use crate::config::{self, ConfigErrors, Finding, Overrides, Recipe, Site};
 
 /// Nodes of a new cluster.
@@ -22,6 +22,11 @@ const NODES: u64 = 3;
 const PORT: u16 = 6000;
 /// How long a node may take to hand over, drain and write its checkpoint.
 const GRACE: Duration = Duration::from_secs(20);
+
+/// What to try first.
+const TRY_KVSTORE: [&str; 4] = ["put hello world", "get hello", "status", "call kvstore.v1.KvStore/List '{}'"];
+/// The same where it is other modules that serve.
+const TRY_MODULES: [&str; 3] = ["status", "module list", "call --list"];
 
 /// Everything that is needed to run the cluster.
 #[derive(Debug)]
@@ -38,13 +43,15 @@ pub(in crate::cli) struct Plan {
     pub grace: Duration,
     program: PathBuf,
     dir: PathBuf,
+    /// Whether it serves the key/value store, as far as the file says.
+    built_in: bool,
     /// Held until the plan is dropped.
     _lock: File,
 }
 
 /// Why nothing was started.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Refusal {
+pub(in crate::cli) enum Refusal {
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] ConfigErrors),
@@ -57,7 +64,7 @@ pub(super) enum Refusal {
         error: io::Error,
     },
     /// Another one holds the lock.
-    #[error("`balsa up` runs in {} already{}; stop it first, or give this one a directory of its own with --dir", dir.display(), by(pid))]
+    #[error("`{}` runs in {} already{}; stop it first{}", program(dir), dir.display(), by(pid), elsewhere(dir))]
     Running {
         /// Which directory.
         dir: PathBuf,
@@ -79,8 +86,9 @@ pub(super) enum Refusal {
     },
     /// `--port` and the file differ.
     #[error(
-        "{} says port {there}, --port says {port}; leave --port out, edit the file, or start another cluster with --dir",
-        config.display()
+        "{} says port {there}, --port says {port}; leave --port out{}",
+        config.display(),
+        edit(config)
     )]
     OtherPort {
         /// The file.
@@ -132,6 +140,27 @@ fn by(pid: &str) -> String {
     if pid.is_empty() { String::new() } else { format!(" (process {pid})") }
 }
 
+/// What runs nodes in `dir`.
+fn program(dir: &Path) -> &'static str {
+    if is_dev(dir) { "balsa dev" } else { "balsa up" }
+}
+
+fn elsewhere(dir: &Path) -> &'static str {
+    if is_dev(dir) { "" } else { ", or give this one a directory of its own with --dir" }
+}
+
+fn edit(config: &Path) -> &'static str {
+    match config.parent().is_some_and(is_dev) {
+        true => ", or edit the file",
+        false => ", edit the file, or start another cluster with --dir",
+    }
+}
+
+/// Whether it is a project's: `balsa dev` has no `--dir`.
+fn is_dev(dir: &Path) -> bool {
+    dir.ends_with(DEV_DIRECTORY)
+}
+
 fn hint(new: bool) -> &'static str {
     if new { ", such as --port 7000" } else { " by editing the configuration" }
 }
@@ -164,7 +193,7 @@ impl Plan {
             }
         })?;
         let program = std::env::current_exe().map_err(|error| Refusal::Io { path: "balsa".into(), error })?;
-        let (sites, warnings) = (loaded.sites, loaded.warnings);
+        let (sites, warnings, built_in) = (loaded.sites, loaded.warnings, loaded.config.modules.is_empty());
         let plan = Self {
             config,
             sites,
@@ -173,6 +202,7 @@ impl Plan {
             grace: GRACE,
             program,
             dir: args.dir.clone(),
+            built_in,
             _lock: lock,
         };
         plan.remove_endpoints();
@@ -229,15 +259,14 @@ impl Plan {
         let find = if self.is_found() { String::new() } else { self.export() };
         let count = self.sites.len();
         let plural = if count == 1 { "" } else { "s" };
+        let tries = if self.built_in { &TRY_KVSTORE[..] } else { &TRY_MODULES };
+        let tries: String = tries.iter().map(|arguments| format!("  {name} {arguments}\n")).collect();
         format!(
             "\n\
              The cluster of {count} node{plural} is ready. Its data is in {dir}.\n\
              \n{nodes}\n\
              Try, in another terminal:\n{find}\
-             \x20 {name} put hello world\n\
-             \x20 {name} get hello\n\
-             \x20 {name} status\n\
-             \x20 {name} call kvstore.v1.KvStore/List '{{}}'\n\
+             {tries}\
              \x20 grpcurl -plaintext {first} list\n\
              \n\
              Ctrl-C stops it; `{name} up` goes on with the same data.\n",
@@ -281,8 +310,8 @@ fn load(config: &Path, dir: &Path) -> Result<config::Loaded, ConfigErrors> {
     load_to_run(&recipe, |loaded| loaded.sites.iter().map(|site| dir.join(&site.name)).collect())
 }
 
-/// Takes the directory for this process.
-fn lock(dir: &Path) -> Result<File, Refusal> {
+/// Takes the directory for this process, and makes it if need be.
+pub(in crate::cli) fn lock(dir: &Path) -> Result<File, Refusal> {
     let refuse = |path: &Path| {
         let path = path.to_owned();
         move |error| Refusal::Io { path, error }

@@ -191,6 +191,24 @@ fn a_node_is_served_with_its_name_and_its_directory() {
 }
 
 #[test]
+fn what_is_proposed_to_try_is_what_the_cluster_serves() {
+    let dir = TempDir::new().unwrap();
+    let plan = Plan::make(&Args { port: Some(free_port()), ..args(dir.path()) }).unwrap();
+    assert!(
+        plan.welcome().contains(" put hello world\n") && plan.welcome().contains(" status\n"),
+        "{}",
+        plan.welcome()
+    );
+    drop(plan);
+    let toml = dir.path().join("balsa.toml");
+    let text = fs::read_to_string(&toml).unwrap() + "[[module]]\nname = \"a\"\npath = \"a.wasm\"\n";
+    fs::write(toml, text).unwrap();
+    fs::write(dir.path().join("a.wasm"), b"\0asm\x01\0\0\0\0\x0d\x0cbalsa.module").unwrap();
+    let plan = Plan::make(&args(dir.path())).unwrap();
+    assert!(plan.welcome().contains(" call --list\n") && !plan.welcome().contains(" put "), "{}", plan.welcome());
+}
+
+#[test]
 fn endpoints_are_there_while_the_cluster_is() {
     let dir = TempDir::new().unwrap();
     let port = free_port();
@@ -221,6 +239,14 @@ fn a_second_up_in_the_same_directory_is_refused() {
     insta::assert_snapshot!(said, @"`balsa up` runs in DIR already (process PID); stop it first, or give this one a directory of its own with --dir");
     drop(first);
     assert!(Plan::make(&args(dir.path())).is_ok(), "the lock went with the first");
+
+    let dev = dir.path().join(".balsa-dev");
+    let first = Plan::make(&Args { port: Some(free_port()), ..args(&dev) }).unwrap();
+    let said = refused(&args(&dev)).replace(&std::process::id().to_string(), "PID");
+    insta::assert_snapshot!(said, @"`balsa dev` runs in DIR already (process PID); stop it first");
+    drop(first);
+    let said = refused(&Args { port: Some(7), ..args(&dev) });
+    assert!(said.ends_with(", --port says 7; leave --port out, or edit the file"), "{said}");
 }
 
 #[test]

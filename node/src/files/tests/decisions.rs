@@ -6,6 +6,7 @@ use insta::assert_snapshot;
 
 use super::simulated::{Change, Simulated};
 use super::{loaded, wasm};
+use crate::config::Recipe;
 use crate::files::watcher::{PATIENCE, QUIET, Watcher};
 use crate::files::{LOOK, Wanted};
 use crate::ids::ModuleHash;
@@ -293,6 +294,21 @@ fn what_needs_a_restart_is_named_with_both_values_until_it_is_taken_back() {
     world.disk.put(TOML, "[cluster]\nreplicas = 3\n");
     world.settle();
     assert!(world.wanted().restart_for.is_empty());
+}
+
+#[test]
+fn what_the_environment_says_stays_above_a_file_that_changes() {
+    let disk = Simulated::default();
+    disk.put(TOML, "");
+    let env = vec![("BALSA_LOG__LEVEL".to_owned(), "debug".to_owned())];
+    let recipe = Recipe { path: Some(TOML.into()), env, ..Recipe::default() };
+    let watcher = Watcher::new(disk.clone(), recipe.settings_of(Vec::new()).unwrap(), 1);
+    let mut world = World { disk, watcher, published: 0 };
+    world.settle();
+    world.disk.put(TOML, "[log]\nlevel = \"warn\"\n[limits]\nquery_fuel = 1000000\n");
+    world.settle();
+    assert_eq!(world.wanted().limits().query_fuel, 1_000_000, "it was read");
+    assert_eq!(world.wanted().level, tracing::Level::DEBUG);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //!            └──────────── Refuse ◀─────────────┘
 //! ```
 //!
-//! Everything before `Activate` can be repeated, by this leader or the next one: an upload goes on where it stopped, a voter that
+//! Everything before `Activate` can be repeated, by this leader or the next one: parts that are there already change nothing, a voter that
 //! has compiled says yes at once. The check is made against one generation of the module; if another change comes first, the
 //! log refuses what was made for the old one, and the check is made anew.
 //!
@@ -24,7 +24,8 @@ use openraft::async_runtime::WatchReceiver;
 
 use crate::command::{Outcome, Refusal};
 use crate::ids::{ModuleHash, NodeId};
-use crate::limits::{MODULE_PART_BYTES_MAX, REASON_BYTES_MAX};
+use crate::limits::REASON_BYTES_MAX;
+use crate::node::modules::parts;
 use crate::node::{Node, propose};
 use crate::proto::command as pb;
 use crate::proto::peer::PreflightRequest;
@@ -39,7 +40,7 @@ use crate::wasm::Module;
 const PROPOSAL: Duration = Duration::from_secs(10);
 /// How long a voter may take to compile. It goes on when the answer is given up, and the next time it is quick.
 const PREFLIGHT: Duration = Duration::from_secs(60);
-/// How long nobody looks whether the change is still wanted, while voters compile.
+/// How long nobody looks whether the change is still wanted, while it waits for something.
 const LOOK: Duration = Duration::from_millis(500);
 /// Between two rounds of asking the voters that were not ready: doubled each time, from and to.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
@@ -123,12 +124,22 @@ impl Node {
                 Err(Undecided::Refused(Refusal::GenerationMismatch | Refusal::NotUploaded)) => {}
                 Err(Undecided::Refused(Refusal::UploadsFull)) => {
                     watcher.stage("waiting until other uploads are activated or have expired".into());
-                    tokio::time::sleep(BACKOFF.1).await;
+                    self.pause(BACKOFF.1, watcher).await?;
                 }
                 done => return done,
             }
             self.go_on(watcher)?;
         }
+    }
+
+    /// Waits, unless there is no reason to go on, or a new one to go on at once: an operator has excused somebody.
+    async fn pause(&self, time: Duration, watcher: &dyn Watcher) -> Result<(), Undecided> {
+        let (until, without) = (Instant::now() + time, watcher.without());
+        while Instant::now() < until && watcher.without() == without {
+            tokio::time::sleep(LOOK.min(time)).await;
+            self.go_on(watcher)?;
+        }
+        Ok(())
     }
 
     async fn change_once(&self, proposal: &Proposal, watcher: &dyn Watcher) -> Result<pb::Activation, Undecided> {
@@ -175,38 +186,30 @@ impl Node {
         };
         let old = match view.registry().get(name) {
             Some(active) => active.module.clone(),
-            None => self.stopped(&row, view).await?,
+            None => self.stopped(&row).await?,
         };
         Ok(broken(name, &old, module))
     }
 
     /// The code of a module that does not serve, to compare with.
-    async fn stopped(&self, row: &pb::ActiveModule, view: &View) -> Result<Module, Undecided> {
+    async fn stopped(&self, row: &pb::ActiveModule) -> Result<Module, Undecided> {
         let here = |why: String| Undecided::Here(why);
         let hash = ModuleHash::try_from(&row.hash[..]).map_err(|_| here("the registry is damaged".into()))?;
-        let wasm = view.wasm(hash).map_err(|fault| here(fault.to_string()))?;
-        let wasm = wasm.ok_or_else(|| here(format!("the code of {} {} is missing", row.name, row.version)))?;
-        self.inner.compiler.load(wasm).await.map_err(|why| here(why.to_string()))
+        let stored = self.inner.compiler.load_stored(hash, &self.inner.reader).await;
+        let stored = stored.map_err(|why| here(why.to_string()))?;
+        stored.ok_or_else(|| here(format!("the code of {} {} is missing", row.name, row.version)))
     }
 
     /// Brings the bytes into the log; the index at which all are there. What is there already is not sent again.
     async fn upload(&self, proposal: &Proposal, watcher: &dyn Watcher) -> Result<u64, Undecided> {
-        let size = proposal.wasm.len();
         let view = self.inner.reader.view();
         if view.has_wasm(proposal.hash).map_err(|fault| Undecided::Here(fault.to_string()))? {
             return Ok(view.index());
         }
         let mut index = 0;
-        for (part, data) in proposal.wasm.chunks(MODULE_PART_BYTES_MAX).enumerate() {
-            let offset = part * MODULE_PART_BYTES_MAX;
-            watcher.stage(format!("uploading: {offset} of {size} bytes"));
-            let upload = pb::Upload {
-                hash: proposal.hash.0.to_vec().into(),
-                size: size as u64,
-                offset: offset as u64,
-                data: proposal.wasm.slice_ref(data),
-            };
-            index = self.log_change(pb::command::Kind::Upload(upload), data.len()).await?;
+        for (stage, part) in parts(proposal.hash, &proposal.wasm) {
+            watcher.stage(stage);
+            index = self.log_change(pb::command::Kind::Upload(part)).await?;
             self.go_on(watcher)?;
         }
         Ok(index)
@@ -228,9 +231,8 @@ impl Node {
                 Round::Invalid(why) => return Ok(Some(why)),
                 Round::Waiting => {}
             }
-            tokio::time::sleep(pause).await;
+            self.pause(pause, watcher).await?;
             pause = (pause * 2).min(BACKOFF.1);
-            self.go_on(watcher)?;
             // Whoever comes back late needs the bytes too, and an upload does not wait for ever.
             if !self.inner.reader.view().has_wasm(proposal.hash).map_err(|fault| Undecided::Here(fault.to_string()))? {
                 return Err(Undecided::Refused(Refusal::NotUploaded));
@@ -301,13 +303,13 @@ impl Node {
             decides: proposal.decides.clone(),
             fuel: if proposal.source == pb::Source::Push { ground.fuel } else { proposal.fuel },
         };
-        let index = match self.log_change(pb::command::Kind::Activate(activate), 0).await {
+        let index = match self.log_change(pb::command::Kind::Activate(activate)).await {
             Ok(index) => index,
             // Recorded in the history, at its index.
             Err(Undecided::Recorded(index)) => index,
             Err(error) => return Err(error),
         };
-        self.recorded(&ground.name, index).await
+        self.recorded(&ground.name, index)
     }
 
     /// Records a no.
@@ -328,22 +330,24 @@ impl Node {
             source: proposal.source.into(),
             decides: proposal.decides.clone(),
         };
-        let index = self.log_change(pb::command::Kind::Refuse(refuse), 0).await?;
-        self.recorded(&ground.name, index).await
+        let index = self.log_change(pb::command::Kind::Refuse(refuse)).await?;
+        self.recorded(&ground.name, index)
     }
 
     /// The row of the history that was written at `index`, or the last one, if the entry changed nothing.
-    pub(super) async fn recorded(&self, name: &str, index: u64) -> Result<pb::Activation, Undecided> {
-        self.wait_published(index, Instant::now() + PROPOSAL).await?;
+    fn recorded(&self, name: &str, index: u64) -> Result<pb::Activation, Undecided> {
         let history =
             self.inner.reader.view().history(Some(name)).map_err(|fault| Undecided::Here(fault.to_string()))?;
         let at = history.iter().rposition(|row| row.index <= index);
         at.map(|at| history[at].clone()).ok_or_else(|| Undecided::Here("the history has no row of it".into()))
     }
 
-    /// Proposes an entry about modules; the index at which it took effect.
-    pub(super) async fn log_change(&self, kind: pb::command::Kind, bytes: usize) -> Result<u64, Undecided> {
+    /// Proposes an entry about modules; the index at which it took effect, and whose state can be read here. That of a refusal
+    /// can be, too: what comes next begins from what spoke against this.
+    pub(super) async fn log_change(&self, kind: pb::command::Kind) -> Result<u64, Undecided> {
+        let bytes = if let pb::command::Kind::Upload(part) = &kind { part.data.len() } else { 0 };
         let reply = self.propose(kind, bytes, Instant::now() + PROPOSAL).await?;
+        self.wait_published(reply.index, Instant::now() + PROPOSAL).await?;
         match propose::decode(reply.outcome)? {
             Outcome::Ok(_) => Ok(reply.index),
             Outcome::Refused(Refusal::InvalidModule | Refusal::ServiceTaken | Refusal::MigrationFailed) => {

@@ -18,9 +18,9 @@ mod operators;
 mod preflight;
 mod wishes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -28,9 +28,8 @@ use parking_lot::Mutex;
 use self::change::{Proposal, Undecided, Watcher};
 use self::wishes::Open;
 use super::Node;
-use super::duties::PROPOSAL;
 use crate::files;
-use crate::ids::{ModuleHash, hex};
+use crate::ids::{ModuleHash, NodeId, hex};
 use crate::limits::{MODULE_BYTES_MAX, MODULE_PART_BYTES_MAX};
 use crate::proto::command as pb;
 use crate::proto::{admin, peer};
@@ -39,15 +38,25 @@ use crate::raft::peers::Purpose;
 use crate::state_machine::clamp;
 use crate::wasm::embedded;
 
+/// How long one question to another node, or one entry of an operator, may take before it is tried again.
+const ATTEMPT: Duration = Duration::from_secs(5);
+
 /// Changes that this node conducts, for `status`.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     running: Mutex<BTreeMap<u64, admin::Change>>,
-    /// Files' wishes that have a task, by name.
-    files: Mutex<BTreeMap<String, Bytes>>,
-    /// Nodes that a change of this name need not wait for; an operator said so.
-    excused: Mutex<BTreeMap<String, Vec<String>>>,
+    /// Names whose files' wish has a task.
+    files: Mutex<BTreeSet<String>>,
+    /// By name, what an operator said about a wish.
+    excused: Mutex<BTreeMap<String, Excuse>>,
     next: AtomicU64,
+}
+
+/// This wish need not wait for these nodes. The next one of that name must.
+#[derive(Debug)]
+struct Excuse {
+    wish: Bytes,
+    nodes: Vec<String>,
 }
 
 impl Changes {
@@ -56,12 +65,19 @@ impl Changes {
         self.running.lock().values().cloned().collect()
     }
 
-    fn excuse(&self, name: &str, nodes: &[String]) {
-        self.excused.lock().insert(name.to_owned(), nodes.to_vec());
+    fn excuse(&self, wish: &admin::ModuleWish, nodes: &[String]) {
+        self.excused.lock().insert(wish.name.clone(), Excuse { wish: wish.wish.clone(), nodes: nodes.to_vec() });
     }
 
-    fn excused(&self, name: &str) -> Vec<String> {
-        self.excused.lock().get(name).cloned().unwrap_or_default()
+    fn excused(&self, wish: &admin::ModuleWish) -> Vec<String> {
+        let excused = self.excused.lock();
+        let excuse = excused.get(&wish.name).filter(|excuse| excuse.wish == wish.wish);
+        excuse.map(|excuse| excuse.nodes.clone()).unwrap_or_default()
+    }
+
+    /// The wish is answered, or nobody's any more.
+    fn forget_excuse(&self, wish: &admin::ModuleWish) {
+        self.excused.lock().retain(|_, excuse| excuse.wish != wish.wish);
     }
 }
 
@@ -121,7 +137,7 @@ impl Watcher for ForFiles {
     }
 
     fn without(&self) -> Vec<String> {
-        self.node.inner.changes.excused(&self.wish.name)
+        self.node.inner.changes.excused(&self.wish)
     }
 }
 
@@ -161,23 +177,30 @@ impl Node {
         };
         let limits = wish.limits.map(|limits| clamp(limits.into()).into());
         for open in wishes::open(&admin::Wish { limits, ..wish }, &decided, view.limits()) {
-            match open {
+            let done = match open {
                 Open::Limits(limits) => self.set_limits(limits).await,
                 Open::Stop(name) => self.stop_module(&name, &view).await,
-                Open::Activate(module) => self.start_change(module),
+                Open::Activate(module) => {
+                    self.start_change(module);
+                    Ok(())
+                }
+            };
+            if let Err(error) = done {
+                // What follows may need it: a module that begins under the old limits, or beside one that still has its service,
+                // would be refused, and stay so.
+                return tracing::debug!(%error, "what the files want was not logged; it will be tried again");
             }
         }
     }
 
-    async fn set_limits(&self, limits: crate::limits::Replicated) {
+    async fn set_limits(&self, limits: crate::limits::Replicated) -> Result<(), Undecided> {
         let set = pb::SetLimits { limits: Some(limits.into()) };
-        if let Some(index) = self.propose_quietly(pb::command::Kind::SetLimits(set), "new limits").await {
-            tracing::info!(index, ?limits, "these limits are in force");
-            let _ = self.wait_published(index, Instant::now() + PROPOSAL).await;
-        }
+        let index = self.log_change(pb::command::Kind::SetLimits(set)).await?;
+        tracing::info!(index, ?limits, "these limits are in force");
+        Ok(())
     }
 
-    async fn stop_module(&self, name: &str, view: &crate::state_machine::View) {
+    async fn stop_module(&self, name: &str, view: &crate::state_machine::View) -> Result<(), Undecided> {
         let stop = pb::Deactivate {
             name: name.to_owned(),
             expected_generation: view.registry().row(name).map_or(0, |row| row.generation),
@@ -185,24 +208,18 @@ impl Node {
             source: pb::Source::Files.into(),
             ..pb::Deactivate::default()
         };
-        match self.log_change(pb::command::Kind::Deactivate(stop), 0).await {
-            Ok(index) => {
-                tracing::info!(module = name, index, "stopped: the files do not list it any more; its state is kept");
-                let _ = self.wait_published(index, Instant::now() + PROPOSAL).await;
-            }
-            Err(error) => tracing::debug!(module = name, %error, "was not stopped; it will be tried again"),
-        }
+        let index = self.log_change(pb::command::Kind::Deactivate(stop)).await?;
+        tracing::info!(module = name, index, "stopped: the files do not list it any more; its state is kept");
+        Ok(())
     }
 
     /// Begins what the files want, unless it was begun.
     fn start_change(&self, wish: admin::ModuleWish) {
-        let begun = self.inner.changes.files.lock().insert(wish.name.clone(), wish.wish.clone());
-        if begun.is_some() {
-            // The task of an older wish finds out by itself that it is not wanted any more.
-            return;
+        // The task of an older wish finds out by itself that it is not wanted any more.
+        if self.inner.changes.files.lock().insert(wish.name.clone()) {
+            let node = self.clone();
+            tokio::spawn(async move { node.answer_wish(wish).await });
         }
-        let node = self.clone();
-        tokio::spawn(async move { node.answer_wish(wish).await });
     }
 
     async fn answer_wish(&self, wish: admin::ModuleWish) {
@@ -211,7 +228,7 @@ impl Node {
         let hash = ModuleHash::try_from(&wish.hash[..]).unwrap_or_else(|_| own());
         let shown = Shown::new(self, &wish.name, hash, &wanted_by);
         let watcher = ForFiles { node: self.clone(), shown, wish: wish.clone() };
-        let Some(wasm) = self.wished_bytes(&wish, hash).await else {
+        let Some(wasm) = self.wished_bytes(&watcher, hash).await else {
             return tracing::warn!(module = wish.name, "no node gives the module's file; it will be asked for again");
         };
         let first = self.inner.reader.view().registry().rows().next().is_none();
@@ -226,9 +243,9 @@ impl Node {
             decides: wish.wish.clone(),
         };
         let decided = self.change(&proposal, &watcher).await;
-        if matches!(decided, Ok(_) | Err(Undecided::Superseded)) {
-            // What an operator excused was this wish, not the next one.
-            self.inner.changes.excused.lock().remove(&wish.name);
+        // As long as this node leads, it keeps an excuse for the next attempt; another leader has to be told again.
+        if matches!(decided, Ok(_) | Err(Undecided::Superseded)) || !self.is_leader() {
+            self.inner.changes.forget_excuse(&wish);
         }
         match decided {
             Ok(row) => said(&row),
@@ -238,8 +255,8 @@ impl Node {
     }
 
     /// The bytes that the files want: this node's own, or another's.
-    async fn wished_bytes(&self, wish: &admin::ModuleWish, hash: ModuleHash) -> Option<Bytes> {
-        if wish.hash.is_empty() {
+    async fn wished_bytes(&self, watcher: &ForFiles, hash: ModuleHash) -> Option<Bytes> {
+        if watcher.wish.hash.is_empty() {
             return Some(Bytes::from_static(embedded::KVSTORE));
         }
         if let Some(wasm) = self.inner.wanted.borrow().bytes(hash) {
@@ -248,24 +265,31 @@ impl Node {
         for (id, member) in self.other_members() {
             let peers = &self.inner.peers;
             let Ok(client) = peers.client(&member.peer_addr, Purpose::Forward) else { continue };
-            if let Some(wasm) = self.fetch(client, id, hash).await {
+            if let Some(wasm) = self.fetch(client, id, hash, watcher).await {
                 return Some(wasm);
             }
         }
         None
     }
 
-    async fn fetch(&self, mut client: super::PeerClient, id: crate::ids::NodeId, hash: ModuleHash) -> Option<Bytes> {
+    async fn fetch(
+        &self,
+        mut client: super::PeerClient,
+        id: NodeId,
+        hash: ModuleHash,
+        watcher: &ForFiles,
+    ) -> Option<Bytes> {
         let mut wasm = Vec::new();
-        loop {
+        while watcher.still_wanted() {
             let request = peer::FetchRequest { hash: hash.0.to_vec().into(), offset: wasm.len() as u64 };
             let call = client.fetch(self.inner.peers.addressed(id, request));
-            let part = tokio::time::timeout(PROPOSAL, call).await.ok()?.ok()?.into_inner();
+            let part = tokio::time::timeout(ATTEMPT, call).await.ok()?.ok()?.into_inner();
             wasm.extend_from_slice(&part.data);
             if wasm.len() as u64 >= part.size || part.data.is_empty() || wasm.len() > MODULE_BYTES_MAX {
                 return (ModuleHash::of(&wasm) == hash).then(|| wasm.into());
             }
         }
+        None
     }
 
     /// A part of this node's file with that hash.
@@ -287,6 +311,16 @@ impl Node {
     }
 }
 
+/// A module as the log takes it, part by part, each with what to say meanwhile.
+fn parts(hash: ModuleHash, wasm: &Bytes) -> impl Iterator<Item = (String, pb::Upload)> {
+    let size = wasm.len();
+    (0..size).step_by(MODULE_PART_BYTES_MAX).map(move |offset| {
+        let data = wasm.slice(offset..size.min(offset + MODULE_PART_BYTES_MAX));
+        let part = pb::Upload { hash: hash.0.to_vec().into(), size: size as u64, offset: offset as u64, data };
+        (format!("uploading: {offset} of {size} bytes"), part)
+    })
+}
+
 /// What became of a wish, in this node's log.
 fn said(row: &pb::Activation) {
     let (module, version, index) = (&row.name, &row.version, row.index);
@@ -300,5 +334,45 @@ fn said(row: &pb::Activation) {
             tracing::error!(module, version, hash, index, "refused; what was active stays: {why}");
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wish(name: &str, wish: &'static str) -> admin::ModuleWish {
+        admin::ModuleWish { name: name.into(), wish: wish.as_bytes().into(), ..admin::ModuleWish::default() }
+    }
+
+    #[test]
+    fn what_an_operator_excuses_is_one_wish() {
+        let changes = Changes::default();
+        let (old, new, other) = (wish("ledger", "v1"), wish("ledger", "v2"), wish("lock", "v1 of another"));
+        let nodes = ["balsa-2".to_owned()];
+        changes.excuse(&old, &nodes);
+        changes.excuse(&other, &nodes);
+        assert_eq!((changes.excused(&old), changes.excused(&new)), (nodes.to_vec(), Vec::new()));
+        // The task of the old wish ends when the new one is excused already.
+        changes.excuse(&new, &nodes);
+        changes.forget_excuse(&old);
+        assert_eq!((changes.excused(&old), changes.excused(&new)), (Vec::new(), nodes.to_vec()));
+        changes.forget_excuse(&new);
+        assert_eq!((changes.excused(&new), changes.excused(&other)), (Vec::new(), nodes.to_vec()));
+    }
+
+    #[test]
+    fn the_parts_of_a_module_are_all_of_it() {
+        for size in [1, MODULE_PART_BYTES_MAX - 1, MODULE_PART_BYTES_MAX, MODULE_PART_BYTES_MAX + 1] {
+            let wasm = Bytes::from(vec![7; size]);
+            let parts: Vec<_> = parts(ModuleHash::of(&wasm), &wasm).map(|(_, part)| part).collect();
+            assert_eq!(parts.len(), size.div_ceil(MODULE_PART_BYTES_MAX));
+            let mut whole = Vec::new();
+            for part in parts {
+                assert_eq!((part.offset, part.size), (whole.len() as u64, size as u64));
+                whole.extend_from_slice(&part.data);
+            }
+            assert_eq!(whole, wasm);
+        }
     }
 }

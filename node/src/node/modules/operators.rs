@@ -3,6 +3,7 @@
 //! All of it is decided on the leader. Another node brings the bytes into the log through it, part by part, asks it to
 //! conduct the change, and passes on what it says.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,17 +12,18 @@ use prost::Message;
 use tokio::sync::mpsc;
 
 use super::change::{Proposal, Undecided, Watcher};
-use super::{PROPOSAL, Shown};
+use super::{ATTEMPT, Shown, parts};
 use crate::command::{Outcome, Refusal};
-use crate::ids::ModuleHash;
-use crate::limits::MODULE_PART_BYTES_MAX;
+use crate::ids::{ModuleHash, NodeId};
 use crate::node::{Leader, Node, propose};
 use crate::proto::admin::module_push_response::Event;
 use crate::proto::command as pb;
 use crate::proto::command::command::Kind;
 use crate::proto::{admin, peer};
+use crate::raft::peer_service::why_undecided;
 use crate::raft::peers::Purpose;
-use crate::service::{Events, Executed, ServiceError};
+use crate::raft::types::Member;
+use crate::service::{Events, Executed, Place, ServiceError};
 
 /// What a push has to say and its reader has not read yet.
 const EVENTS: usize = 64;
@@ -63,12 +65,20 @@ impl Node {
         Ok(rows)
     }
 
+    /// A place for a module that an operator brings. Each is held in memory until it is decided, and that can take as long as
+    /// somebody waits for it.
+    pub(in crate::node) fn place(&self) -> Result<Place, ServiceError> {
+        let place = self.inner.pushes.clone().try_acquire_owned();
+        place.map_err(|_| ServiceError::Overloaded("too many modules are being pushed"))
+    }
+
     /// Makes `wasm` a module; the stream says what is being done, and at last what came of it.
-    pub(in crate::node) fn push(&self, push: admin::ModulePush, wasm: Bytes) -> Events {
+    pub(in crate::node) fn push(&self, push: admin::ModulePush, wasm: Bytes, place: Place) -> Events {
         let (events, receiver) = mpsc::channel(EVENTS);
         let node = self.clone();
         tokio::spawn(async move {
             let last = node.push_through(push, wasm, &events).await;
+            drop(place);
             let _ = events.send(last.map(|row| event(Event::Done(row)))).await;
         });
         tokio_stream::wrappers::ReceiverStream::new(receiver).boxed()
@@ -85,27 +95,27 @@ impl Node {
             true => format!("pushed through {}", self.inner.identity.member().name),
             false => format!("pushed by {}", push.pushed_by),
         };
+        let request = peer::ChangeRequest {
+            hash: hash.0.to_vec().into(),
+            allow_breaking: push.allow_breaking,
+            without: push.without,
+            proposed_by: wanted_by,
+        };
         loop {
             self.accepting()?;
             let done = match self.leader() {
-                Leader::This => {
-                    let request = peer::ChangeRequest {
-                        hash: hash.0.to_vec().into(),
-                        allow_breaking: push.allow_breaking,
-                        without: push.without.clone(),
-                        proposed_by: wanted_by.clone(),
-                    };
-                    self.change_for_operator(request, wasm.clone(), events.clone()).await
-                }
+                Leader::This => self.change_for_operator(request.clone(), hash, wasm.clone(), events.clone()).await,
                 Leader::Other(..) => {
                     self.upload_through_leader(hash, &wasm, events).await?;
-                    self.change_through_leader(hash, &push, &wanted_by, events).await
+                    self.change_through_leader(request.clone(), events).await
                 }
                 Leader::Unknown => Err(ServiceError::NoLeader),
             };
             match done {
                 // Nothing is lost by conducting it again: what was activated is found active.
-                Err(ServiceError::NotLeader { .. } | ServiceError::NoLeader) if !events.is_closed() => {
+                Err(ServiceError::NotLeader { .. } | ServiceError::NoLeader | ServiceError::OutcomeUnknown)
+                    if !events.is_closed() =>
+                {
                     let _ = events.try_send(Ok(event(Event::Stage("looking for the leader".into()))));
                     self.leader_news(Duration::from_millis(200)).await;
                 }
@@ -118,12 +128,13 @@ impl Node {
     async fn change_for_operator(
         &self,
         request: peer::ChangeRequest,
+        hash: ModuleHash,
         wasm: Bytes,
         events: mpsc::Sender<Result<admin::ModulePushResponse, ServiceError>>,
     ) -> Result<pb::Activation, ServiceError> {
         let proposal = Proposal {
             name: None,
-            hash: ModuleHash::of(&wasm),
+            hash,
             wasm,
             allow_breaking: request.allow_breaking,
             fuel: None,
@@ -146,11 +157,13 @@ impl Node {
         }
         let hash = ModuleHash::try_from(&request.hash[..])
             .map_err(|_| ServiceError::Module("a hash has 32 bytes".to_owned()))?;
+        let place = self.place()?;
         let wasm = self.uploaded(hash).await?;
         let (events, receiver) = mpsc::channel(EVENTS);
         let node = self.clone();
         tokio::spawn(async move {
-            let last = node.change_for_operator(request, wasm, events.clone()).await;
+            let last = node.change_for_operator(request, hash, wasm, events.clone()).await;
+            drop(place);
             let _ = events.send(last.map(|row| event(Event::Done(row)))).await;
         });
         Ok(tokio_stream::wrappers::ReceiverStream::new(receiver).boxed())
@@ -162,16 +175,18 @@ impl Node {
         let look = async {
             loop {
                 published.mark_unchanged();
-                match self.inner.reader.view().wasm(hash) {
-                    Ok(Some(wasm)) => return Ok(wasm),
-                    Ok(None) => {}
-                    Err(fault) => return Err(ServiceError::NotReady(fault.to_string())),
+                let view = self.inner.reader.view();
+                // They may be many.
+                let read = tokio::task::spawn_blocking(move || view.wasm(hash)).await;
+                let read = read.map_err(|_| ServiceError::ShuttingDown)?;
+                if let Some(wasm) = read.map_err(|fault| ServiceError::NotReady(fault.to_string()))? {
+                    return Ok(wasm);
                 }
                 published.changed().await.map_err(|_| ServiceError::ShuttingDown)?;
             }
         };
         let missing = || ServiceError::Module("the module's bytes were not uploaded, or have expired".to_owned());
-        tokio::time::timeout(PROPOSAL, look).await.unwrap_or_else(|_| Err(missing()))
+        tokio::time::timeout(ATTEMPT, look).await.unwrap_or_else(|_| Err(missing()))
     }
 
     async fn upload_through_leader(
@@ -180,55 +195,43 @@ impl Node {
         wasm: &Bytes,
         events: &mpsc::Sender<Result<admin::ModulePushResponse, ServiceError>>,
     ) -> Result<(), ServiceError> {
-        for (part, data) in wasm.chunks(MODULE_PART_BYTES_MAX).enumerate() {
-            let offset = part * MODULE_PART_BYTES_MAX;
-            let stage = format!("uploading: {offset} of {} bytes", wasm.len());
+        for (stage, part) in parts(hash, wasm) {
+            if events.is_closed() {
+                return Err(ServiceError::NotLeader { leader: None });
+            }
             let _ = events.try_send(Ok(event(Event::Stage(stage))));
-            let upload = pb::Upload {
-                hash: hash.0.to_vec().into(),
-                size: wasm.len() as u64,
-                offset: offset as u64,
-                data: wasm.slice_ref(data),
-            };
-            self.operate(Kind::Upload(upload), &[]).await?;
+            self.operate(Kind::Upload(part), &[]).await?;
         }
         Ok(())
     }
 
     async fn change_through_leader(
         &self,
-        hash: ModuleHash,
-        push: &admin::ModulePush,
-        wanted_by: &str,
+        request: peer::ChangeRequest,
         events: &mpsc::Sender<Result<admin::ModulePushResponse, ServiceError>>,
     ) -> Result<pb::Activation, ServiceError> {
         let Leader::Other(id, member) = self.leader() else {
             return Err(ServiceError::NotLeader { leader: None });
         };
-        let request = peer::ChangeRequest {
-            hash: hash.0.to_vec().into(),
-            allow_breaking: push.allow_breaking,
-            without: push.without.clone(),
-            proposed_by: wanted_by.to_owned(),
-        };
         let peers = &self.inner.peers;
-        let lost = |status: tonic::Status| match status.code() {
-            tonic::Code::FailedPrecondition => ServiceError::Module(status.message().to_owned()),
-            _ => ServiceError::NotLeader { leader: None },
-        };
+        let why = |status: tonic::Status| why_undecided(&status);
         let mut client = peers
             .client(&member.peer_addr, Purpose::Forward)
             .map_err(|error| ServiceError::NotReady(error.to_string()))?;
-        let mut stream = client.change(peers.addressed(id, request)).await.map_err(lost)?.into_inner();
-        while let Some(said) = stream.message().await.map_err(lost)? {
+        let mut stream = client.change(peers.addressed(id, request)).await.map_err(why)?.into_inner();
+        loop {
+            let said = tokio::select! {
+                said = stream.message() => said.map_err(why)?,
+                // The leader calls it off when this stream is dropped. It may have nothing to say for long.
+                () = events.closed() => None,
+            };
+            let Some(said) = said else { return Err(ServiceError::NotLeader { leader: None }) };
             if let Some(Event::Done(row)) = said.event {
                 return Ok(row);
             }
-            if events.send(Ok(said)).await.is_err() {
-                break;
-            }
+            // As in `ForOperator`, a slow reader misses a stage.
+            let _ = events.try_send(Ok(said));
         }
-        Err(ServiceError::NotLeader { leader: None })
     }
 
     /// Tries again what was refused or waits: of this name, or (empty) of all. Their names.
@@ -240,12 +243,12 @@ impl Node {
         let refused = decided.iter().filter(|(_, decided)| decided.refused).map(|(name, _)| name.clone());
         let waiting = self.agreed_wish().map(|wish| wish.modules).unwrap_or_default().into_iter();
         let waiting = waiting.filter(|module| decided.get(&module.name).is_none_or(|last| last.wish != module.wish));
-        let mut names: Vec<_> = refused.chain(waiting.map(|module| module.name)).collect();
+        let mut names: BTreeSet<_> = refused.chain(waiting.map(|module| module.name)).collect();
         names.retain(|candidate| name.is_empty() || candidate == name);
         for name in &names {
             self.operate(Kind::Retry(pb::Retry { name: name.clone() }), without).await?;
         }
-        Ok(names)
+        Ok(names.into_iter().collect())
     }
 
     /// Stops a module that no files want and deletes its state; how many rows that were.
@@ -278,8 +281,11 @@ impl Node {
         let mut rows = 0;
         loop {
             let drop = pb::Drop { name: name.to_owned(), proposed_by: by.clone() };
-            let done = self.operate(Kind::Drop(drop), &[]).await?;
-            let dropped = pb::Dropped::decode(done).unwrap_or_default();
+            let dropped = match self.outcome(Kind::Drop(drop), &[]).await? {
+                // An attempt whose answer was lost has dropped the last rows.
+                Outcome::Refused(Refusal::UnknownModule) => return Ok(rows),
+                outcome => pb::Dropped::decode(done(outcome)?).unwrap_or_default(),
+            };
             rows += dropped.rows;
             if !dropped.more {
                 return Ok(rows);
@@ -287,8 +293,13 @@ impl Node {
         }
     }
 
-    /// Has an entry about modules logged, wherever the leader is; the bytes of its outcome.
-    async fn operate(&self, kind: Kind, without: &[String]) -> Result<Bytes, ServiceError> {
+    /// Has an entry about modules logged, wherever the leader is, and done.
+    async fn operate(&self, kind: Kind, without: &[String]) -> Result<(), ServiceError> {
+        done(self.outcome(kind, without).await?).map(drop)
+    }
+
+    /// The same; what came of it.
+    async fn outcome(&self, kind: Kind, without: &[String]) -> Result<Outcome, ServiceError> {
         let until = Instant::now() + LEADER;
         loop {
             let attempt = match self.leader() {
@@ -302,14 +313,7 @@ impl Node {
                 Leader::Unknown => Err(ServiceError::NoLeader),
             };
             match attempt {
-                Ok(Executed { outcome: Outcome::Ok(bytes), .. }) => return Ok(bytes),
-                Ok(Executed { outcome: Outcome::Refused(Refusal::UploadsFull), .. }) => {
-                    return Err(ServiceError::Overloaded("too many bytes of other modules are on their way"));
-                }
-                Ok(Executed { outcome: Outcome::Refused(refusal), .. }) => {
-                    return Err(ServiceError::Module(refusal.to_string()));
-                }
-                Ok(_) => return Err(ServiceError::OutcomeUnknown),
+                Ok(executed) => return Ok(executed.outcome),
                 // All of these entries may be logged twice.
                 Err(_) if Instant::now() < until => self.leader_news(Duration::from_millis(100)).await,
                 Err(error) => return Err(error),
@@ -319,8 +323,8 @@ impl Node {
 
     async fn forward_proposal(
         &self,
-        id: crate::ids::NodeId,
-        member: &crate::raft::types::Member,
+        id: NodeId,
+        member: &Member,
         request: peer::ProposeRequest,
     ) -> Result<Executed, ServiceError> {
         let peers = &self.inner.peers;
@@ -328,7 +332,7 @@ impl Node {
             .client(&member.peer_addr, Purpose::Forward)
             .map_err(|error| ServiceError::NotReady(error.to_string()))?;
         let call = client.propose(peers.addressed(id, request));
-        match tokio::time::timeout(PROPOSAL, call).await {
+        match tokio::time::timeout(ATTEMPT, call).await {
             Ok(Ok(response)) => propose::answered(response.into_inner()),
             _ => Err(ServiceError::OutcomeUnknown),
         }
@@ -350,15 +354,30 @@ impl Node {
 
     async fn operate_here(&self, kind: Kind, without: &[String]) -> Result<Executed, ServiceError> {
         self.accepting()?;
-        if let Kind::Retry(retry) = &kind {
-            self.inner.changes.excuse(&retry.name, without);
+        if let Kind::Retry(retry) = &kind
+            && let Some(wish) = self.agreed_wish()
+            && let Some(wish) = wish.modules.iter().find(|module| module.name == retry.name)
+        {
+            self.inner.changes.excuse(wish, without);
         }
         let bytes = if let Kind::Upload(part) = &kind { part.data.len() } else { 0 };
-        let reply = self.propose(kind, bytes, Instant::now() + PROPOSAL).await?;
+        let reply = self.propose(kind, bytes, Instant::now() + ATTEMPT).await?;
         let index = reply.index;
         let done = propose::executed(reply)?;
-        let _ = self.wait_published(index, Instant::now() + PROPOSAL).await;
+        let _ = self.wait_published(index, Instant::now() + ATTEMPT).await;
         Ok(done)
+    }
+}
+
+/// The bytes of an outcome that is one.
+fn done(outcome: Outcome) -> Result<Bytes, ServiceError> {
+    match outcome {
+        Outcome::Ok(bytes) => Ok(bytes),
+        Outcome::Refused(Refusal::UploadsFull) => {
+            Err(ServiceError::Overloaded("too many bytes of other modules are on their way"))
+        }
+        Outcome::Refused(refusal) => Err(ServiceError::Module(refusal.to_string())),
+        Outcome::Status(_) | Outcome::Trap(_) => Err(ServiceError::OutcomeUnknown),
     }
 }
 

@@ -27,13 +27,9 @@ impl Node {
         if let Err(error) = self.wait_published(request.index, Instant::now() + CATCH_UP).await {
             return Verdict::CannotHere(error.to_string());
         }
-        let wasm = match self.inner.reader.view().wasm(hash) {
-            Ok(Some(wasm)) => wasm,
-            Ok(None) => return Verdict::CannotHere("the module's bytes are not in its state".into()),
-            Err(fault) => return Verdict::CannotHere(fault.to_string()),
-        };
-        match self.inner.compiler.load(wasm).await {
-            Ok(_) => Verdict::Ok(true),
+        match self.inner.compiler.load_stored(hash, &self.inner.reader).await {
+            Ok(Some(_)) => Verdict::Ok(true),
+            Ok(None) => Verdict::CannotHere("the module's bytes are not in its state".into()),
             Err(why) if why.is_of_this_node() => Verdict::CannotHere(why.to_string()),
             Err(why) => Verdict::Invalid(why.to_string()),
         }

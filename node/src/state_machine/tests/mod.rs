@@ -6,3 +6,4 @@ mod harness;
 mod replay;
 mod scripts;
 mod snapshot;
+mod uploads;

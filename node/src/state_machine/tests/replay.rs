@@ -28,6 +28,8 @@ fn the_log_of_these_tests_is_eventful() {
         Refusal::NotACommand,
         Refusal::GenerationMismatch,
         Refusal::InvalidModule,
+        Refusal::ServiceTaken,
+        Refusal::MigrationFailed,
     ] {
         assert!(some(&|outcome| *outcome == Outcome::Refused(refusal)), "{refusal:?}");
     }

@@ -5,15 +5,17 @@
 use std::error::Error;
 use std::fmt::Write;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use bytes::Bytes;
-use goldenscript::Command;
+use goldenscript::{ArgumentConsumer, Command};
 use prost::Message;
 use prost_reflect::{DynamicMessage, MessageDescriptor};
 
 use super::super::{QueryError, StateMachine};
 use super::harness::{self, Text};
 use crate::command::{Outcome, Reply};
+use crate::ids::ModuleHash;
 use crate::limits::Replicated;
 use crate::proto::command as pb;
 use crate::proto::command::command::Kind;
@@ -44,6 +46,7 @@ scripts! {
     a_key_with_another_request_is_refused
     a_key_with_another_request_is_refused_on_another_method
     a_large_reply_needs_room
+    a_large_state_is_dropped_in_parts
     a_migration_is_all_or_nothing
     a_missing_index_stops_the_node
     a_module_may_have_fuel_of_its_own
@@ -86,90 +89,133 @@ impl goldenscript::Runner for Runner {
     type Command = Command;
 
     fn run(&mut self, command: &Command, _: &goldenscript::Context) -> Result<String> {
-        let mut args = command.consume_args();
-        let mut arg = |name: &str| args.take_key(name).map(str::to_owned);
-        if let Some(at) = arg("at") {
-            self.time_ms = at.parse()?;
+        let mut line = Line { name: &command.name, args: command.consume_args() };
+        if let Some(at) = line.number("at")? {
+            self.time_ms = at;
         }
-        let (name, expected, wasm, key) = (arg("name"), arg("expected"), arg("wasm"), arg("key"));
-        let (service, salt, version, migrate) = (arg("service"), arg("salt"), arg("version"), arg("migrate"));
-        let own_fuel = arg("own-fuel");
-        let (padding, way, wish) = (arg("padding"), arg("by"), arg("wish").unwrap_or_default());
-        let expected = expected.map_or(Ok(0), |text| text.parse())?;
-        let limits = limits(&mut arg)?;
-        let positional: Vec<_> = std::iter::from_fn(|| args.next_pos().map(str::to_owned)).collect();
-        args.reject_next()?;
-        let first = positional.first().map_or("", String::as_str);
-        let second = positional.get(1).map_or("", String::as_str);
+        let said = match line.name {
+            "install" => self.install(&mut line)?,
+            "refuse" | "stop" | "drop" | "retry" => self.change_module(&mut line)?,
+            "call" | "tick" | "limits" => self.command(&mut line)?,
+            "blank" | "members" | "skip" | "alien" => self.other_entry(&mut line)?,
+            "batch" | "apply" | "checkpoint" | "restart" | "transfer" => self.handle_node(&mut line)?,
+            _ => self.look(&mut line)?,
+        };
+        line.args.reject_next()?;
+        Ok(said)
+    }
+}
 
-        match command.name.as_str() {
-            "install" => {
-                let defaults = Tape::default();
-                let tape = Tape {
-                    service: service.as_deref().unwrap_or(defaults.service),
-                    salt: salt.as_deref().unwrap_or(defaults.salt),
-                    version: version.as_deref().unwrap_or(defaults.version),
-                    migrate: migrate.as_deref().unwrap_or(defaults.migrate),
-                    padding: padding.map_or(Ok(0), |text| text.parse())?,
-                };
-                let wasm = module(first, &tape, wasm);
-                let mut text = String::new();
-                if way.as_deref() == Some("upload") {
-                    for part in harness::uploads(&wasm) {
-                        text += &self.enter(part)?;
-                    }
-                }
-                let inline = if way.is_some() { Vec::new() } else { wasm.clone() };
-                let source = if wish.is_empty() { pb::Source::Push } else { pb::Source::Files };
-                let activate = pb::Activate {
-                    name: name.unwrap_or_else(|| first.to_owned()),
-                    expected_generation: expected,
-                    wasm: inline.into(),
-                    hash: crate::ids::ModuleHash::of(&wasm).0.to_vec().into(),
-                    proposed_by: "balsa-0".into(),
-                    source: source.into(),
-                    decides: wish.into_bytes().into(),
-                    fuel: own_fuel.map(|text| text.parse()).transpose()?.map(|command| pb::Fuel { command, query: 0 }),
-                };
-                Ok(text + &self.enter(Kind::Activate(activate))?)
+/// A command of a script, which takes the arguments that it knows.
+struct Line<'a> {
+    name: &'a str,
+    args: ArgumentConsumer<'a>,
+}
+
+impl<'a> Line<'a> {
+    /// The next word; empty: there is none.
+    fn word(&mut self) -> &'a str {
+        self.args.next_pos().unwrap_or_default()
+    }
+
+    fn words(&mut self) -> Vec<&'a str> {
+        std::iter::from_fn(|| self.args.next_pos()).collect()
+    }
+
+    fn text(&mut self, key: &str) -> Option<&'a str> {
+        self.args.take_key(key)
+    }
+
+    fn number<T: FromStr>(&mut self, key: &str) -> std::result::Result<Option<T>, T::Err> {
+        self.text(key).map(str::parse).transpose()
+    }
+
+    fn unknown<T>(&self) -> Result<T> {
+        Err(format!("there is no command {}", self.name).into())
+    }
+}
+
+/// What scripts tell the node to do.
+impl Runner {
+    /// Activates a module: inside the entry, or by its hash, with its bytes uploaded before or not.
+    fn install(&mut self, line: &mut Line<'_>) -> Result<String> {
+        let module = line.word();
+        let wasm = module_of(module, line)?;
+        let way = line.text("by");
+        let mut said = String::new();
+        if way == Some("upload") {
+            for part in harness::uploads(&wasm) {
+                said += &self.enter(part)?;
             }
-            "refuse" => self.enter(Kind::Refuse(pb::Refuse {
-                name: first.to_owned(),
-                expected_generation: expected,
-                reason: second.to_owned(),
-                proposed_by: "balsa-0".into(),
-                source: pb::Source::Files.into(),
-                decides: wish.into_bytes().into(),
+        }
+        let wish = line.text("wish").unwrap_or_default();
+        let source = if wish.is_empty() { pb::Source::Push } else { pb::Source::Files };
+        let activate = pb::Activate {
+            name: line.text("name").unwrap_or(module).to_owned(),
+            expected_generation: line.number("expected")?.unwrap_or(0),
+            hash: ModuleHash::of(&wasm).0.to_vec().into(),
+            wasm: if way.is_some() { Bytes::new() } else { wasm.into() },
+            proposed_by: "balsa-0".into(),
+            source: source.into(),
+            decides: Bytes::copy_from_slice(wish.as_bytes()),
+            fuel: line.number("own-fuel")?.map(|command| pb::Fuel { command, query: 0 }),
+        };
+        Ok(said + &self.enter(Kind::Activate(activate))?)
+    }
+
+    fn change_module(&mut self, line: &mut Line<'_>) -> Result<String> {
+        let name = line.word().to_owned();
+        let expected_generation = line.number("expected")?.unwrap_or(0);
+        let (proposed_by, source) = ("balsa-0".into(), pb::Source::Files.into());
+        self.enter(match line.name {
+            "refuse" => Kind::Refuse(pb::Refuse {
+                name,
+                expected_generation,
+                reason: line.word().to_owned(),
+                proposed_by,
+                source,
+                decides: Bytes::copy_from_slice(line.text("wish").unwrap_or_default().as_bytes()),
                 ..pb::Refuse::default()
-            })),
-            "stop" => self.enter(Kind::Deactivate(pb::Deactivate {
-                name: first.to_owned(),
-                expected_generation: expected,
-                proposed_by: "balsa-0".into(),
-                source: pb::Source::Files.into(),
+            }),
+            "stop" => Kind::Deactivate(pb::Deactivate {
+                name,
+                expected_generation,
+                proposed_by,
+                source,
                 decides: Bytes::new(),
-            })),
-            "drop" => self.enter(Kind::Drop(pb::Drop { name: first.to_owned(), proposed_by: "an operator".into() })),
-            "retry" => self.enter(Kind::Retry(pb::Retry { name: first.to_owned() })),
-            "decisions" => self.decisions(),
-            "history" => self.history(),
+            }),
+            "drop" => Kind::Drop(pb::Drop { name, proposed_by: "an operator".into() }),
+            "retry" => Kind::Retry(pb::Retry { name }),
+            _ => return line.unknown(),
+        })
+    }
+
+    fn command(&mut self, line: &mut Line<'_>) -> Result<String> {
+        let kind = match line.name {
             "call" => {
-                let (method, request) = self.request(first, second)?;
-                self.enter(harness::call(&method, request, &session_key(key)))
+                let (method, request) = self.request(line.word(), line.word())?;
+                harness::call(&method, request, &session_key(line.text("key").unwrap_or_default()))
             }
-            "query" => self.query(first, second),
-            "tick" => self.enter(Kind::Tick(pb::Tick {})),
-            "limits" => self.enter(Kind::SetLimits(pb::SetLimits { limits: Some(limits.into()) })),
-            "blank" => self.append(harness::blank(self.next())),
-            "members" => {
-                let names: Vec<_> = positional.iter().map(String::as_str).collect();
-                self.append(harness::membership(self.next(), &names))
-            }
-            "skip" => {
-                let entry = harness::blank(self.next() + 1);
-                self.append(entry)
-            }
-            "alien" => self.alien(version.as_deref()),
+            "tick" => Kind::Tick(pb::Tick {}),
+            "limits" => Kind::SetLimits(pb::SetLimits { limits: Some(limits(line)?.into()) }),
+            _ => return line.unknown(),
+        };
+        self.enter(kind)
+    }
+
+    fn other_entry(&mut self, line: &mut Line<'_>) -> Result<String> {
+        let next = self.next();
+        match line.name {
+            "blank" => self.append(harness::blank(next)),
+            "members" => self.append(harness::membership(next, &line.words())),
+            "skip" => self.append(harness::blank(next + 1)),
+            "alien" => self.alien(line.number("version")?),
+            _ => line.unknown(),
+        }
+    }
+
+    fn handle_node(&mut self, line: &mut Line<'_>) -> Result<String> {
+        match line.name {
             "batch" => {
                 self.gathered = Some(Vec::new());
                 Ok(String::new())
@@ -181,11 +227,20 @@ impl goldenscript::Runner for Runner {
             "checkpoint" => self.checkpoint(),
             "restart" => self.restart(),
             "transfer" => self.transfer(),
-            "dump" => self.dump(first),
+            _ => line.unknown(),
+        }
+    }
+
+    fn look(&mut self, line: &mut Line<'_>) -> Result<String> {
+        match line.name {
+            "query" => self.query(line.word(), line.word()),
+            "dump" => self.dump(line.word()),
+            "history" => self.history(),
+            "decisions" => self.decisions(),
             "digest" => Ok(format!("{}\n", self.machine().progress().digest.short())),
             "progress" => Ok(self.progress()),
             "show-limits" => Ok(format!("{:#?}\n", self.machine().reader().view().limits())),
-            other => Err(format!("there is no command {other}").into()),
+            _ => line.unknown(),
         }
     }
 }
@@ -235,10 +290,10 @@ impl Runner {
     }
 
     /// An entry that this version must not apply.
-    fn alien(&mut self, version: Option<&str>) -> Result<String> {
+    fn alien(&mut self, version: Option<u32>) -> Result<String> {
         let (index, kind) = (self.next(), version.map(|_| Kind::Tick(pb::Tick {})));
-        let apply_version = version.map_or(Ok(1), str::parse)?;
-        let command = pb::Command { apply_version, time_ms: self.time_ms, random: Bytes::new(), kind };
+        let command =
+            pb::Command { apply_version: version.unwrap_or(1), time_ms: self.time_ms, random: Bytes::new(), kind };
         let mut entry = harness::blank(index);
         entry.payload = openraft::EntryPayload::Normal(crate::command::Command::new(&command));
         self.append(entry)
@@ -249,10 +304,22 @@ impl Runner {
             return format!("@{}", reply.index);
         }
         let replayed = if reply.replayed { " (replayed)" } else { "" };
-        let message = method_of(entry).and_then(|method| self.messages(&method)).map(|(_, output)| output);
-        let mut text = format!("@{} {}{replayed}", reply.index, shown_outcome(&harness::outcome(reply), message));
-        if let (Some(detail), Outcome::Refused(_)) = (&reply.trap_detail, harness::outcome(reply)) {
-            write!(text, ": {}", detail.lines().next().unwrap_or_default()).expect("a String takes anything");
+        let (kind, outcome) = (kind_of(entry), harness::outcome(reply));
+        let message = match &kind {
+            Some(Kind::Call(call)) => self.messages(&call.method).map(|(_, output)| output),
+            _ => None,
+        };
+        let mut text = format!("@{} {}{replayed}", reply.index, shown_outcome(&outcome, message));
+        match (outcome, kind, &reply.trap_detail) {
+            (Outcome::Refused(_), _, Some(detail)) => {
+                write!(text, ": {}", detail.lines().next().unwrap_or_default()).expect("a String takes anything");
+            }
+            (Outcome::Ok(bytes), Some(Kind::Drop(_)), _) => {
+                let pb::Dropped { rows, more } = pb::Dropped::decode(bytes).expect("what a drop answers with");
+                let more = if more { ", and there are more" } else { "" };
+                write!(text, " {rows} rows{more}").expect("a String takes anything");
+            }
+            _ => {}
         }
         text
     }
@@ -287,12 +354,9 @@ impl Runner {
 
     fn messages(&self, path: &str) -> Option<(MessageDescriptor, MessageDescriptor)> {
         let catalog = self.machine().reader().catalog();
-        let (service, method) = path.trim_start_matches('/').split_once('/')?;
-        catalog.modules.iter().find_map(|active| {
-            let service = active.module.descriptors().get_service_by_name(service)?;
-            let method = service.methods().find(|candidate| candidate.name() == method)?;
-            Some((method.input(), method.output()))
-        })
+        let (active, method) = catalog.method(path)?;
+        let described = method.described(active.module.descriptors())?;
+        Some((described.input(), described.output()))
     }
 
     fn decisions(&self) -> Result<String> {
@@ -368,9 +432,9 @@ impl Runner {
     }
 }
 
-fn limits(arg: &mut impl FnMut(&str) -> Option<String>) -> Result<Replicated> {
+fn limits(line: &mut Line<'_>) -> Result<Replicated> {
     let defaults = Replicated::default();
-    let mut or = |name, default: u64| arg(name).map_or(Ok(default), |text| text.parse());
+    let mut or = |name, default: u64| line.number(name).map(|given| given.unwrap_or(default));
     Ok(Replicated {
         command_fuel: or("fuel", defaults.command_fuel)?,
         memory_bytes: or("memory", defaults.memory_bytes)?,
@@ -399,29 +463,34 @@ fn shown_event(row: &pb::Activation) -> String {
     }
 }
 
-fn module(name: &str, tape: &Tape<'_>, wasm: Option<String>) -> Vec<u8> {
-    match (name, wasm) {
-        (_, Some(text)) => text.into_bytes(),
+/// The module called so, or the tape that the line describes.
+fn module_of(name: &str, line: &mut Line<'_>) -> Result<Vec<u8>> {
+    let defaults = Tape::default();
+    let tape = Tape {
+        service: line.text("service").unwrap_or(defaults.service),
+        salt: line.text("salt").unwrap_or(defaults.salt),
+        version: line.text("version").unwrap_or(defaults.version),
+        migrate: line.text("migrate").unwrap_or(defaults.migrate),
+        padding: line.number("padding")?.unwrap_or(defaults.padding),
+    };
+    Ok(match (name, line.text("wasm")) {
+        (_, Some(text)) => text.as_bytes().to_vec(),
         ("kvstore", None) => wasm::embedded::KVSTORE.to_vec(),
         ("hostile", None) => testing::hostile_wasm(),
         _ => tape.wasm(),
-    }
+    })
 }
 
 /// `v7@1000` is a UUIDv7 of that time, `v7@1000.2` another one; anything else is an opaque key.
-fn session_key(key: Option<String>) -> String {
-    let key = key.unwrap_or_default();
-    let Some(minted) = key.strip_prefix("v7@") else { return key };
+fn session_key(key: &str) -> String {
+    let Some(minted) = key.strip_prefix("v7@") else { return key.to_owned() };
     let (minted, tail) = minted.split_once('.').unwrap_or((minted, "1"));
     harness::key_at(minted.parse().expect("milliseconds"), tail.parse().expect("a small number"))
 }
 
-fn method_of(entry: &Entry) -> Option<String> {
+fn kind_of(entry: &Entry) -> Option<Kind> {
     let openraft::EntryPayload::Normal(command) = &entry.payload else { return None };
-    match command.decode().ok()?.kind? {
-        Kind::Call(call) => Some(call.method),
-        _ => None,
-    }
+    command.decode().ok()?.kind
 }
 
 fn shown_outcome(outcome: &Outcome, message: Option<MessageDescriptor>) -> String {

@@ -53,10 +53,7 @@ pub(super) struct Served {
 impl Surface {
     fn of(module: &Module) -> Self {
         let served = module.methods().iter().filter_map(|method| {
-            let (service, name) = method.path.trim_start_matches('/').split_once('/')?;
-            let service = module.descriptors().get_service_by_name(service)?;
-            let described = service.methods().find(|described| described.name() == name)?;
-            Some(Served { kind: method.kind, described })
+            Some(Served { kind: method.kind, described: method.described(module.descriptors())? })
         });
         Self::new(served)
     }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message;
 
-use super::fixture::{Rows, context, load, map};
+use super::fixture::{Rows, context, load, map, rows_of};
 use crate::command::Outcome;
 use crate::proto::kvstore::*;
 use crate::wasm::{Call, Finished, Module, State, Transition};
@@ -70,9 +70,9 @@ impl Running {
     }
 
     fn keep(&mut self, mut finished: Finished) -> Finished {
-        let rows = std::mem::replace(&mut finished.state, map(Rows::new()));
+        let state = std::mem::replace(&mut finished.state, map(Rows::new()));
         if matches!(finished.outcome, Outcome::Ok(_)) {
-            self.rows = super::fixture::rows_of(rows);
+            self.rows = rows_of(state);
         }
         finished
     }

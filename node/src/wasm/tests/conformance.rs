@@ -1,5 +1,5 @@
 //! Modules from `modules/`, compiled, in the host that serves them: their conformance scripts, and the counter in Rust against
-//! its twin in C.
+//! its twin in C. The SDK's own fixture has scripts, too: of what modules can have and none of the others has.
 //!
 //! A script is a golden file in the module's `conformance/`: calls and what comes of them, whose form the `README` there
 //! explains. `UPDATE_GOLDENFILES=1 cargo test -p balsa --lib conformance` writes the answers anew, as the modules in Rust
@@ -8,31 +8,30 @@
 use std::error::Error;
 use std::fmt::Write;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{OnceLock, mpsc};
 
+use bytes::Bytes;
 use goldenscript::Command;
 use proptest::prelude::*;
 use prost::Message;
 use prost_reflect::{DynamicMessage, MethodDescriptor};
 
-use super::fixture::{Rows, context, engine, map};
+use super::fixture::{Rows, context, load, map};
 use crate::command::{GuestStatus, Outcome};
+use crate::limits::Replicated;
 use crate::testing::{counter_in_c, module_wasm};
-use crate::wasm::{Call, Context, MethodKind, Module};
+use crate::wasm::{Call, Context, Finished, MethodKind, Module, Transition};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// How `balsa_sdk` begins, and C repeats, the message about a request that does not decode. What follows is the decoder's.
 const UNDECODABLE: &str = "the request does not decode";
 
-fn load(wasm: &[u8]) -> Module {
-    Module::load(engine(), wasm).unwrap_or_else(|error| panic!("{error}"))
-}
-
-/// The scripts of a module, in the order of their names.
-fn scripts(module: &str) -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../modules").join(module).join("conformance");
+/// The scripts of the module whose sources are in `folder`, in the order of their names.
+fn scripts(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder).join("conformance");
     let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     files.retain(|file| file.file_name().is_some_and(|name| name != "README"));
@@ -41,37 +40,42 @@ fn scripts(module: &str) -> Vec<PathBuf> {
     files
 }
 
-fn passes_its_scripts(name: &str) {
-    let module = load(&module_wasm(name));
-    for file in scripts(name) {
+fn passes_its_scripts(package: &str, folder: &str) {
+    let module = load(&module_wasm(package));
+    for file in scripts(folder) {
         goldenscript::run(&mut Runner::new(&module), file).unwrap();
     }
 }
 
 #[test]
 fn the_counter_passes_its_scripts() {
-    passes_its_scripts("counter");
+    passes_its_scripts("counter", "modules/counter");
 }
 
 #[test]
 fn the_ledger_passes_its_scripts() {
-    passes_its_scripts("ledger");
+    passes_its_scripts("ledger", "modules/ledger");
 }
 
 #[test]
 fn the_lock_passes_its_scripts() {
-    passes_its_scripts("lock");
+    passes_its_scripts("lock", "modules/lock");
 }
 
 #[test]
 fn the_queue_passes_its_scripts() {
-    passes_its_scripts("queue");
+    passes_its_scripts("queue", "modules/queue");
+}
+
+#[test]
+fn the_sdks_fixture_passes_its_scripts() {
+    passes_its_scripts("balsa-sdk-fixture", "sdk/fixture");
 }
 
 #[test]
 fn the_counter_in_c_passes_the_same_scripts() {
     let [_, module] = twins();
-    for file in scripts("counter") {
+    for file in scripts("modules/counter") {
         let script = fs::read_to_string(&file).unwrap();
         let found = goldenscript::generate(&mut Runner::new(module), &script).unwrap();
         assert_eq!(found, script, "{}", file.display());
@@ -148,6 +152,8 @@ impl goldenscript::Runner for Runner<'_> {
         match (command.name.as_str(), words.as_slice()) {
             ("call", [method, json]) => self.run_json(method, json),
             ("bytes", [method, hex]) => self.run_bytes(method, &bytes(hex)?),
+            ("init", []) => self.transition(None),
+            ("migrate", [from]) => self.transition(Some(from)),
             ("dump", []) => Ok(self.dump()),
             (name, _) => Err(format!("no such command, or not with these arguments: {name}").into()),
         }
@@ -178,19 +184,47 @@ impl<'a> Runner<'a> {
             memory_bytes: 16 * 1024 * 1024,
             deadline: None,
         };
-        let finished = self.module.call(call, map(self.rows.clone()))?;
-        let answer = match &finished.outcome {
-            Outcome::Ok(output) => {
-                let response = DynamicMessage::decode(descriptor.output(), output.clone())?;
-                format!("ok {}\n", serde_json::to_string(&response)?)
-            }
-            Outcome::Status(status) => shown_status(self.module, status)?,
-            other => return Err(format!("{other:?}: {:?}", finished.trap_detail).into()),
+        let json = |message: &Bytes| -> Result<String> {
+            Ok(serde_json::to_string(&DynamicMessage::decode(descriptor.output(), message.clone())?)?)
         };
-        if matches!(finished.outcome, Outcome::Ok(_)) {
-            self.rows = finished.rows();
+        if !method.streaming {
+            let finished = self.module.call(call, map(self.rows.clone()))?;
+            return self.ended(finished, |output| Ok(format!("ok {}\n", json(output)?)));
         }
-        Ok(answer)
+        let (sink, sent) = mpsc::channel();
+        let sink = move |message| sink.send(message).map_or(ControlFlow::Break(()), ControlFlow::Continue);
+        let finished = self.module.stream(call, map(self.rows.clone()), Box::new(sink))?;
+        let messages = sent.try_iter().map(|message| Ok(format!("message {}\n", json(&message)?)));
+        Ok(messages.collect::<Result<String>>()? + &self.ended(finished, |_| Ok("ok\n".into()))?)
+    }
+
+    /// Runs `balsa_init` or, if there was a version before, `balsa_migrate`.
+    fn transition(&mut self, from: Option<&str>) -> Result<String> {
+        self.context.index += 1;
+        let Replicated { migrate_fuel, memory_bytes, migrate_writes, migrate_bytes, .. } = Replicated::default();
+        let transition = Transition {
+            from: from.map(Into::into),
+            context: self.context,
+            fuel: migrate_fuel,
+            memory_bytes,
+            writes_max: migrate_writes,
+            bytes_max: migrate_bytes,
+        };
+        let finished = self.module.transition(transition, map(self.rows.clone()))?;
+        self.ended(finished, |_| Ok("ok\n".into()))
+    }
+
+    /// How it ended; what it wrote is kept if it ended well.
+    fn ended(&mut self, finished: Finished, well: impl FnOnce(&Bytes) -> Result<String>) -> Result<String> {
+        match &finished.outcome {
+            Outcome::Ok(output) => {
+                let said = well(output)?;
+                self.rows = finished.rows();
+                Ok(said)
+            }
+            Outcome::Status(status) => shown_status(self.module, status),
+            other => Err(format!("{other:?}: {:?}", finished.trap_detail).into()),
+        }
     }
 
     /// The method of this name, whichever service it belongs to.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::fixture::{DO, Rows, context, engine, load, map, with_body};
+use super::fixture::{DO, Rows, context, load, map, with_body};
 use crate::command::Outcome;
 use crate::wasm::{Call, Finished, MethodKind, Module, embedded};
 
@@ -12,7 +12,7 @@ const PUT: &str = "/kvstore.v1.KvStore/Put";
 const GET: &str = "/kvstore.v1.KvStore/Get";
 
 fn kvstore() -> Module {
-    Module::load(engine(), embedded::KVSTORE).unwrap_or_else(|error| panic!("{error}"))
+    load(embedded::KVSTORE)
 }
 
 /// A message of bytes fields numbered from 1, as protobuf encodes it.

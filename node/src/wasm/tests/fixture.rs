@@ -1,8 +1,5 @@
 //! A module, a state and a call to try things with.
 
-use std::any::Any;
-use std::collections::BTreeMap;
-use std::ops::{Bound, ControlFlow};
 use std::sync::OnceLock;
 
 use prost::Message;
@@ -11,11 +8,12 @@ use prost_types::{
     DescriptorProto, FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto, MethodOptions,
     ServiceDescriptorProto,
 };
-use wasm_encoder::{CustomSection, Encode};
 
 use crate::command::{Outcome, TrapClass};
+pub(super) use crate::testing::{Rows, map, rows_of};
+use crate::testing::{append_section, broken};
 use crate::wasm::metadata::{Kind, Metadata, MethodEntry, SECTION};
-use crate::wasm::{Call, Context, Engine, Finished, HostFault, Module, Options, Rejection, ScanRange, State};
+use crate::wasm::{Call, Context, Engine, Finished, HostFault, Module, Options, Rejection};
 
 /// Imports everything of ABI 1, and has what every module must have. `reply` outputs the eight bytes of a number.
 const PRELUDE: &str = r#"
@@ -90,9 +88,7 @@ pub(super) fn without_metadata(items: &str) -> Vec<u8> {
 }
 
 pub(super) fn with_section(mut wasm: Vec<u8>, data: &[u8]) -> Vec<u8> {
-    let section = CustomSection { name: SECTION.into(), data: data.into() };
-    wasm.push(0);
-    section.encode(&mut wasm);
+    append_section(&mut wasm, SECTION, data);
     wasm
 }
 
@@ -157,8 +153,6 @@ pub(super) struct Try {
     pub(super) broken: bool,
 }
 
-pub(super) type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
-
 impl Default for Try {
     fn default() -> Self {
         let rows = Rows::new();
@@ -186,7 +180,7 @@ impl Try {
             memory_bytes: self.memory_bytes,
             deadline: self.deadline,
         };
-        module.call(call, Box::new(Map { rows: self.rows, broken: self.broken }))
+        module.call(call, if self.broken { broken() } else { map(self.rows) })
     }
 
     /// Runs the body of `balsa_call`.
@@ -230,59 +224,5 @@ impl Finished {
 
     pub(super) fn rows(self) -> Rows {
         rows_of(self.state)
-    }
-}
-
-/// What [`map`] was made of, and what was written since.
-pub(super) fn rows_of(state: Box<dyn State>) -> Rows {
-    let state: Box<dyn Any> = state;
-    state.downcast::<Map>().expect("what it was given").rows
-}
-
-/// State in memory.
-pub(super) fn map(rows: Rows) -> Box<dyn State> {
-    Box::new(Map { rows, broken: false })
-}
-
-/// State in memory; `broken`, it fails like a disk.
-struct Map {
-    rows: Rows,
-    broken: bool,
-}
-
-impl Map {
-    fn check(&self) -> Result<(), HostFault> {
-        if self.broken { Err(HostFault("the disk is gone".into())) } else { Ok(()) }
-    }
-}
-
-impl State for Map {
-    fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, HostFault> {
-        self.check()?;
-        Ok(self.rows.get(key).cloned())
-    }
-
-    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), HostFault> {
-        self.check()?;
-        self.rows.insert(key.to_vec(), value.to_vec());
-        Ok(())
-    }
-
-    fn delete(&mut self, key: &[u8]) -> Result<bool, HostFault> {
-        self.check()?;
-        Ok(self.rows.remove(key).is_some())
-    }
-
-    fn scan(
-        &mut self,
-        range: &ScanRange,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), HostFault> {
-        self.check()?;
-        let end = range.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let rows = self.rows.range::<[u8], _>((Bound::Included(range.start.as_slice()), end));
-        let mut visit = |(key, value): (&Vec<u8>, &Vec<u8>)| visit(key, value).is_break();
-        let _ = if range.reverse { rows.rev().any(&mut visit) } else { rows.into_iter().any(&mut visit) };
-        Ok(())
     }
 }

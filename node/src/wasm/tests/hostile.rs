@@ -1,7 +1,5 @@
 //! `modules/hostile`, compiled by a real compiler, against the host: each way to misbehave ends as its class of trap, and
 //! where it must, leaves the same mark every time.
-//!
-//! Runs when `BALSA_HOSTILE_WASM` names the compiled module, as `make test` does.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -10,9 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use prost::Message;
 use prost_reflect::DynamicMessage;
 
-use super::fixture::{Rows, context, engine, map};
+use super::fixture::{Rows, context, load, map};
 use crate::command::{Outcome, TrapClass};
 use crate::limits::Replicated;
+use crate::testing::hostile_wasm;
 use crate::wasm::{Call, Finished, Module, Transition};
 
 /// Method, request as JSON, and how it ends.
@@ -105,8 +104,7 @@ fn call(module: &Module, name: &str, json: &str) -> Finished {
 
 fn request<'a>(module: &'a Module, name: &str, json: &str) -> Call<'a> {
     let method = module.method(&format!("/hostile.v1.Hostile/{name}")).expect("hostile has it");
-    let service = module.descriptors().get_service_by_name("hostile.v1.Hostile").unwrap();
-    let input = service.methods().find(|method| method.name() == name).unwrap().input();
+    let input = method.described(module.descriptors()).unwrap().input();
     let request = DynamicMessage::deserialize(input, &mut serde_json::Deserializer::from_str(json)).unwrap();
     let memory_bytes = 16 * 1024 * 1024;
     let input = request.encode_to_vec().into();
@@ -136,14 +134,13 @@ fn ending(finished: &Finished) -> String {
     }
 }
 
-fn hostile() -> Option<Module> {
-    let path = std::env::var_os("BALSA_HOSTILE_WASM")?;
-    Some(Module::load(engine(), &std::fs::read(path).unwrap()).unwrap_or_else(|error| panic!("{error}")))
+fn hostile() -> Module {
+    load(&hostile_wasm())
 }
 
 #[test]
 fn each_way_to_misbehave_in_a_migration_ends_as_it_should_every_time() {
-    let Some(module) = hostile() else { return };
+    let module = hostile();
     assert!(module.has_migrate() && !module.has_init());
     for (order, expected) in MIGRATIONS {
         let (first, second) = (migrate(&module, order), migrate(&module, order));
@@ -158,7 +155,7 @@ fn each_way_to_misbehave_in_a_migration_ends_as_it_should_every_time() {
 
 #[test]
 fn each_stream_ends_as_it_should_every_time() {
-    let Some(module) = hostile() else { return };
+    let module = hostile();
     for (json, messages, expected) in STREAMS {
         let ((sent, first), (again, second)) = (stream(&module, json), stream(&module, json));
         assert_eq!((sent, ending(&first).as_str()), (*messages, *expected), "{json}: {:?}", first.trap_detail);
@@ -168,7 +165,7 @@ fn each_stream_ends_as_it_should_every_time() {
 
 #[test]
 fn each_way_to_misbehave_ends_as_it_should_every_time() {
-    let Some(module) = hostile() else { return };
+    let module = hostile();
     for (name, json, expected) in CASES {
         let (first, second) = (call(&module, name, json), call(&module, name, json));
         assert_eq!(ending(&first), *expected, "{name} {json}: {:?}", first.trap_detail);

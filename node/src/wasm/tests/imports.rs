@@ -308,6 +308,18 @@ fn scan_of_an_empty_or_inverted_range_is_empty() {
 }
 
 #[test]
+fn a_bound_of_a_scan_may_be_longer_than_a_key_can_be() {
+    let longer = KEY_BYTES_MAX as u32 + 2;
+    // What is behind the letter is zeros.
+    let from = |start, end, flags| {
+        let text = format!(r#"(data (i32.const 16) "b") {}"#, function(&scan(start, end, flags, 10, 1000)));
+        page(letters().run(&load(&with_items(&text))).unwrap().output())
+    };
+    assert_eq!(from((16, longer), (0, 0), 4), "c=3 d=4");
+    assert_eq!(from((0, 0), (16, longer), 0), "a=1 b=2");
+}
+
+#[test]
 fn scan_sees_writes_of_the_same_call() {
     let finished = with_data(Try::default(), &format!("{PUT} {}", scan((16, 0), (16, 0), 4, 10, 1000)));
     assert_eq!(page(finished.output()), "key=value");

@@ -11,7 +11,7 @@ use crate::ids::ModuleHash;
 use crate::limits::MODULE_BYTES_MAX;
 use crate::wasm::compat::differences;
 use crate::wasm::metadata::{Kind, Metadata, MethodEntry};
-use crate::wasm::{MethodKind, Module};
+use crate::wasm::{Engine, MethodKind, Module};
 
 /// The least that can be served.
 const MINIMAL: &str = r#"(memory (export "memory") 1) (func (export "balsa_abi_1"))
@@ -189,6 +189,43 @@ fn memory_and_tables_that_start_too_large_are_refused() {
         &bare(&format!("{MINIMAL} (table 1 funcref) (table 1 funcref)")),
         "the module has 2 tables; at most one is served: use one table",
     );
+}
+
+#[test]
+fn what_each_instance_would_have_in_memory_is_bounded() {
+    let imports = |count| r#"(import "balsa_v1" "panic" (func (param i32 i32)))"#.repeat(count);
+    let globals = |count| "(global i32 (i32.const 0))".repeat(count);
+    let functions = |count| "(func) ".repeat(count);
+    let elements = |count| {
+        let all: String = (0..count).map(|at| format!(" {}", at + 1_000)).collect();
+        format!("(elem func{all})")
+    };
+    let exports = MINIMAL.matches("export").count();
+    // As much as there may be of all, so that the pool has room for it.
+    let all = [imports(1_000), MINIMAL.to_owned(), globals(5_000), functions(15_000), elements(15_000 - exports)];
+    load(&bare(&all.concat()));
+    let one_more = |items: String, what: &str, mend: &str| {
+        refused(&bare(&items), &format!("the module has {what} are served: {mend}"));
+    };
+    one_more(imports(1_001) + MINIMAL, "1001 imports; at most 1000", "import each function once");
+    one_more(globals(5_001) + MINIMAL, "5001 globals; at most 5000", "keep what varies in memory");
+    one_more(
+        [&imports(1_000), MINIMAL, &functions(20_000), &elements(20_001 - exports)].concat(),
+        "20001 exports and references to functions; at most 20000",
+        "use fewer function pointers",
+    );
+}
+
+#[test]
+fn code_that_can_not_be_loaded_here_is_not_the_modules_fault() {
+    let poor = Engine::that_cannot_load();
+    let load = |wasm: &[u8]| Module::load(&poor, wasm).unwrap_err();
+    let why = load(&bare(MINIMAL));
+    assert!(why.is_of_this_node(), "{why}");
+    assert_eq!(why.to_string(), "this node could not check the module: compiled code cannot be loaded: no memory");
+    // What is wrong with a module is found there as everywhere.
+    assert!(!load(b"not wasm").is_of_this_node());
+    assert!(!load(&bare(&MINIMAL.replace("balsa_call", "other"))).is_of_this_node());
 }
 
 #[test]

@@ -6,11 +6,9 @@ mod conformance;
 mod example;
 mod fixture;
 mod fuel;
-mod garbage;
 mod hostile;
 mod imports;
 mod limits;
 mod loading;
-#[cfg(test)]
 mod stream;
 mod transition;

@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use super::lock;
 
-/// Bytes of a name: what the node takes.
-const BYTES_MAX: usize = 64;
+/// Bytes of a name: what `balsa.toml` takes, in which it will stand.
+const BYTES_MAX: usize = 63;
 /// Rust's own words, and crates that every Rust program has. cargo refuses them, too, later and less clearly.
 const RUST: [&str; 57] = [
     "abstract",
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn a_name_that_cannot_be_one_is_refused_with_what_could() {
         for (name, said) in [
-            ("", "'' has 0 characters; a module's name has 1 to 64"),
+            ("", "'' has 0 characters; a module's name has 1 to 63"),
             (
                 "My Queue",
                 "'My Queue' has 'M' in it; a module's name has lower-case letters, digits, - and _, such as my-queue",
@@ -222,6 +222,7 @@ mod tests {
         ] {
             assert_eq!(name.parse::<Name>().unwrap_err().to_string(), said);
         }
-        assert!("a".repeat(65).parse::<Name>().is_err());
+        assert!("a".repeat(63).parse::<Name>().is_ok());
+        assert!("a".repeat(64).parse::<Name>().is_err());
     }
 }
