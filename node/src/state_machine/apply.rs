@@ -17,7 +17,7 @@ use prost::Message;
 use super::digest::Fold;
 use super::sessions::{self, Attempt, Slot, Verdict};
 use super::{ActiveModule, Fault, StateMachine, settings};
-use crate::command::{APPLY_VERSION, Command, Outcome, Refusal, Reply};
+use crate::command::{APPLY_VERSION, Command, Outcome, Refusal, Reply, Timing};
 use crate::guest_log;
 use crate::measure::Span;
 use crate::proto::command as pb;
@@ -77,8 +77,7 @@ impl StateMachine {
             outcome: applied.outcome,
             replayed: applied.replayed_from.is_some(),
             trap_detail: applied.trap_detail,
-            applied: None,
-            ran: applied.ran,
+            timing: Timing { applied: None, ran: applied.ran },
         })
     }
 
