@@ -6,11 +6,11 @@ need kind
 need_docker
 
 say "removing the kind cluster $cluster, if there is one"
-kind delete cluster --name "$cluster" || fail "kind cannot remove the cluster"
+call_kind delete cluster --name "$cluster" || fail "kind cannot remove the cluster"
 say "removing the registry, if there is one"
-if docker container inspect "$registry_name" >/dev/null 2>&1; then
+if call_docker container inspect "$registry_name" >/dev/null 2>&1; then
     # With the volume that holds what was pushed.
-    docker rm --force --volumes "$registry_name" >/dev/null || fail "the registry's container cannot be removed"
+    call_docker rm --force --volumes "$registry_name" >/dev/null || fail "the registry's container cannot be removed"
 fi
 # Its images are gone, and so is what to deploy.
 rm -rf "$deployed"

@@ -13,4 +13,4 @@ kube delete statefulset balsa --ignore-not-found --cascade=foreground --timeout=
 say "applying $overlay"
 kube apply --kustomize "$overlay" || fail "the cluster does not take the manifests of $overlay"
 wait_for_servers
-kube get pods --selector "$servers" --output wide
+kube get pods --selector "$servers" --output wide || fail "the pods cannot be listed"

@@ -11,16 +11,16 @@ need kind kubectl
 need_docker
 
 start_registry() {
-    case $(docker container inspect --format '{{.State.Running}}' "$registry_name" 2>/dev/null || echo missing) in
+    case $(call_docker container inspect --format '{{.State.Running}}' "$registry_name" 2>/dev/null || echo missing) in
         true) say "the registry runs" ;;
         false)
             say "starting the registry again"
-            docker start "$registry_name" >/dev/null || fail "the registry's container cannot be started"
+            call_docker start "$registry_name" >/dev/null || fail "the registry's container cannot be started"
             ;;
         *)
             say "starting a registry on localhost:$registry_port"
             # On this machine's own address only: it takes pushes from whoever reaches it.
-            docker run --detach --restart=always --name "$registry_name" --publish "127.0.0.1:$registry_port:5000" \
+            call_docker run --detach --restart=always --name "$registry_name" --publish "127.0.0.1:$registry_port:5000" \
                 "${REGISTRY_IMAGE:-registry:2}" >/dev/null ||
                 fail "the registry cannot be started; is port $registry_port taken?"
             ;;
@@ -28,13 +28,13 @@ start_registry() {
 }
 
 create_cluster() {
-    if kind get clusters 2>/dev/null | grep -qx "$cluster"; then
+    if call_kind get clusters 2>/dev/null | grep -qx "$cluster"; then
         say "the kind cluster $cluster is there"
         return
     fi
     say "making the kind cluster $cluster: a control plane and four workers (minutes, the first time)"
     # config_path has each node's containerd look for a registry's real address in the directories that tell_nodes writes.
-    kind create cluster --name "$cluster" ${KIND_NODE_IMAGE:+--image "$KIND_NODE_IMAGE"} --config - <<-'YAML' ||
+    call_kind create cluster --name "$cluster" ${KIND_NODE_IMAGE:+--image "$KIND_NODE_IMAGE"} --config - <<-'YAML' ||
 	kind: Cluster
 	apiVersion: kind.x-k8s.io/v1alpha4
 	nodes:
@@ -54,20 +54,22 @@ create_cluster() {
 # Within a node, localhost is the node: what it calls localhost:5001 is the registry's container.
 tell_nodes() {
     directory=/etc/containerd/certs.d/localhost:$registry_port
-    nodes=$(kind get nodes --name "$cluster") || fail "kind cannot name the cluster's nodes"
+    nodes=$(call_kind get nodes --name "$cluster") || fail "kind cannot name the cluster's nodes"
     for node in $nodes; do
-        docker exec "$node" mkdir -p "$directory" || fail "the node $node has no place for the registry's address"
+        call_docker exec "$node" mkdir -p "$directory" || fail "the node $node has no place for the registry's address"
         printf '[host."http://%s:5000"]\n' "$registry_name" |
-            docker exec --interactive "$node" cp /dev/stdin "$directory/hosts.toml" ||
+            call_docker exec --interactive "$node" cp /dev/stdin "$directory/hosts.toml" ||
             fail "the node $node cannot be told where the registry is"
     done
 }
 
 connect_registry() {
-    networks=$(docker container inspect --format '{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}' "$registry_name")
+    # shellcheck disable=SC2016 # docker's variables, not ours
+    networks=$(call_docker container inspect --format '{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}' "$registry_name") ||
+        fail "docker does not show the registry's networks"
     case " $networks " in
         *" kind "*) ;;
-        *) docker network connect kind "$registry_name" || fail "the registry cannot join the network of kind's nodes" ;;
+        *) call_docker network connect kind "$registry_name" || fail "the registry cannot join the network of kind's nodes" ;;
     esac
 }
 

@@ -114,7 +114,7 @@ need() {
 
 need_docker() {
     need docker
-    docker info >/dev/null 2>&1 || fail "docker is there, but its engine does not answer: start it, or see DOCKER_HOST"
+    call_docker info >/dev/null 2>&1 || fail "docker is there, but its engine does not answer: start it, or see DOCKER_HOST"
 }
 
 # Wants a cluster that answers, not only kubectl.
@@ -128,9 +128,9 @@ k8s/kind/kind-with-registry.sh makes one of kind; --context NAME or --current-co
 # shellcheck disable=SC2086
 kube() { $KUBECTL ${context:+--context "$context"} ${namespace:+--namespace "$namespace"} "$@"; }
 # shellcheck disable=SC2086
-kind() { $KIND "$@"; }
+call_kind() { $KIND "$@"; }
 # shellcheck disable=SC2086
-docker() { $DOCKER "$@"; }
+call_docker() { $DOCKER "$@"; }
 
 # --- Waiting ---------------------------------------------------------------------------------------------------------------
 
@@ -164,7 +164,7 @@ wait_for_check() {
         kube logs deployment/balsa-client --tail=20 >&2 || true
         fail "the client's check has not passed within $timeout s; its log is above"
     }
-    kube logs deployment/balsa-client --tail=20
+    kube logs deployment/balsa-client --tail=20 || fail "the client's log cannot be read"
 }
 
 # --- The servers -----------------------------------------------------------------------------------------------------------

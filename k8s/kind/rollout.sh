@@ -39,7 +39,11 @@ set_partition() {
 read_statefulset() {
     # shellcheck disable=SC2046 # five words
     set -- $(kube get statefulset balsa --output 'jsonpath={.metadata.generation} {.status.observedGeneration} {.spec.replicas} {.status.currentRevision} {.status.updateRevision}')
-    replicas=$3 current=$4 update=$5
+    why="Kubernetes does not show the StatefulSet"
+    [ $# -eq 5 ] || return 1
+    replicas=$3
+    current=$4
+    update=$5
     why="Kubernetes has not looked at the StatefulSet's newest template yet"
     [ "$1" = "$2" ]
 }
@@ -68,15 +72,20 @@ healthy() {
     [ "$leaders" -eq 1 ]
 }
 
+# Sets pod_is to the template of pod $1 and whether it is ready; to nothing where there is no such pod.
+read_pod() {
+    why="Kubernetes does not show $1"
+    pod_is=$(kube get pod "$1" --ignore-not-found --output \
+        'jsonpath={.metadata.labels.controller-revision-hash} {.status.conditions[?(@.type=="Ready")].status}')
+}
+
 # Whether pod $1 is one of the newest template, and ready.
 renewed() {
-    # shellcheck disable=SC2046 # two words
-    set -- "$1" $(kube get pod "$1" --ignore-not-found --output \
-        'jsonpath={.metadata.labels.controller-revision-hash} {.status.conditions[?(@.type=="Ready")].status}')
+    read_pod "$1" || return 1
     why="$1 is being restarted"
-    [ "${2:-}" = "$update" ] || return 1
+    [ "${pod_is% *}" = "$update" ] || return 1
     why="$1 runs, and is not ready yet"
-    [ "${3:-}" = True ]
+    [ "${pod_is#* }" = True ]
 }
 
 stop() {
@@ -104,7 +113,8 @@ fi
 ordinal=$((replicas - 1))
 while [ $ordinal -ge 0 ]; do
     pod=balsa-$ordinal
-    if renewed "$pod"; then
+    eventually "$timeout" read_pod "$pod" || stop "$why"
+    if [ "$pod_is" = "$update True" ]; then
         say "$pod has the newest template already"
     else
         # It may be unwell itself, from an earlier run: then it is the one that this mends.

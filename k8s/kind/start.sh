@@ -35,12 +35,12 @@ set -- --context "$context" --timeout "$timeout"
 # A tag that changes if and only if the image does: what has not changed restarts nothing, and no node runs an older image that
 # it happens to have under the same name.
 push() {
-    id=$(docker image inspect --format '{{.Id}}' "$1") || fail "there is no image $1 after it was built"
+    id=$(call_docker image inspect --format '{{.Id}}' "$1") || fail "there is no image $1 after it was built"
     id=${id#sha256:}
     tag=$(printf %.12s "$id")
     repository=localhost:$registry_port/${1%%:*}
-    docker tag "$1" "$repository:$tag" || fail "$1 cannot be tagged"
-    docker push "$repository:$tag" || fail "$repository:$tag cannot be pushed to the registry"
+    call_docker tag "$1" "$repository:$tag" || fail "$1 cannot be tagged"
+    call_docker push "$repository:$tag" || fail "$repository:$tag cannot be pushed to the registry"
 }
 
 # Of the overlay that is deployed, with the images that were just pushed.

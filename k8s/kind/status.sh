@@ -7,8 +7,9 @@ need_cluster
 
 say "Kubernetes"
 kube get statefulset,deployment,pods,services,persistentvolumeclaims,poddisruptionbudgets --output wide \
-    --selector 'app.kubernetes.io/name=balsa'
-revisions=$(kube get statefulset balsa --ignore-not-found --output 'jsonpath={.status.currentRevision} {.status.updateRevision}')
+    --selector 'app.kubernetes.io/name=balsa' || fail "Kubernetes does not list balsa's objects"
+revisions=$(kube get statefulset balsa --ignore-not-found --output 'jsonpath={.status.currentRevision} {.status.updateRevision}') ||
+    fail "Kubernetes does not show the StatefulSet"
 if [ "${revisions% *}" != "${revisions#* }" ]; then
     say "a changed template waits: k8s/kind/rollout.sh restarts the servers with it, one at a time"
 fi
@@ -19,4 +20,4 @@ kube logs deployment/balsa-client --tail=10 || say "there is no client: k8s/kind
 say "balsa"
 on_server status || fail "no server answers: 'kubectl describe pod' and 'kubectl logs' of balsa-0 say why"
 say "modules"
-on_server module list
+on_server module list || fail "the servers do not list their modules"

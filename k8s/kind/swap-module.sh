@@ -50,12 +50,15 @@ hash=$(printf %s "$about" | text hash)
 short=$(printf %.12s "$hash")
 say "$name $(printf %s "$about" | text version) $short"
 
-# What the cluster knows of this module, as one line of JSON; empty if nothing.
-known() { on_server module list --output json | grep -F '"name":"'"$name"'","wanted"'; }
+# What the cluster knows of modules, a line of JSON for each; and of it, this one's.
+read_modules() { modules=$(on_server module list --output json); }
+known() { printf '%s\n' "$modules" | grep -F '"name":"'"$name"'"'; }
+# The hash of the module that serves, or nothing.
 active() { known | sed -n 's/.*"active":{[^}]*"hash":"\([0-9a-f]*\)".*/\1/p'; }
 # The index of the last refusal of this very module, or nothing.
 refused() { known | sed -n 's/.*"last":{[^}]*"hash":"'"$hash"'","index":\([0-9]*\)[^}]*"outcome":"refused".*/\1/p'; }
 
+read_modules || fail "the servers do not list their modules"
 if [ -z "$unchecked" ]; then
     against=
     [ -z "$(active)" ] || against=--against-cluster
@@ -124,6 +127,8 @@ look() {
 came_of_it() {
     [ $((polls % 10)) -ne 0 ] || look
     polls=$((polls + 1))
+    why="balsa module list does not answer"
+    read_modules 2>/dev/null || return 1
     why="the cluster has not activated it"
     [ "$(active)" != "$hash" ] || return 0
     refusal=$(refused)
@@ -135,7 +140,7 @@ eventually "$timeout" came_of_it || {
     on_server module list >&2 || true
     fail "that has not happened within $timeout s; it may still"
 }
-on_server module list
+on_server module list || fail "the servers do not list their modules"
 if [ "$(active)" != "$hash" ]; then
     printf 'error: the cluster refuses %s; the module that served before serves on\n' "$short" >&2
     exit 5

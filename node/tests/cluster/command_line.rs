@@ -99,16 +99,29 @@ async fn a_minority_says_that_it_is_unavailable() {
     let put = cluster.balsa(&["--timeout", "3s", "put", "fruit", "pear"]).await;
     assert!(matches!(put.code, 3 | 4), "{put:?}");
 
-    // The node that is left is alive, and not ready.
-    let http = cluster.nodes[2].http_address();
-    let health = cluster.balsa(&["health", "--http", &http]).await;
-    assert!(health.out.contains("[-]leader_known failed"), "{health:?}");
-    health.ends(1);
-    assert_eq!(cluster.balsa(&["health", "--live", "--http", &http]).await.ends(0), "ok\n");
-
     cluster.nodes[2].kill().await;
-    cluster.balsa(&["health", "--http", &http]).await.ends(3);
     cluster.balsa(&["--timeout", "1s", "get", "fruit", "--stale"]).await.ends(3);
+}
+
+#[tokio::test]
+async fn a_founder_that_is_alone_is_alive_and_not_ready() {
+    let mut cluster = Cluster::stopped(Setup::default()).await;
+    let http = cluster.nodes[0].http_address();
+    let probe = ["health", "--http", &http];
+    cluster.balsa(&probe).await.ends(3);
+    cluster.nodes[0].start();
+    // It listens in a moment; from then on it is alive.
+    let begun = std::time::Instant::now();
+    let health = loop {
+        let health = cluster.balsa(&probe).await;
+        if health.code != 3 {
+            break health;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "{health:?}");
+    };
+    assert!(health.out.contains("[-]voter failed"), "{health:?}");
+    health.ends(1);
+    assert_eq!(cluster.balsa(&[&probe[..], &["--live"]].concat()).await.ends(0), "ok\n");
 }
 
 #[tokio::test]

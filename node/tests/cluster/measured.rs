@@ -126,7 +126,8 @@ async fn what_is_built_on_the_metrics_names_what_is_there() {
     let samples: BTreeMap<_, _> = families
         .iter()
         .flat_map(|(name, family)| {
-            family.sample_names(name).into_iter().map(move |sample| (sample, documented[name].clone()))
+            let labels = &documented[name];
+            family.sample_names(name).into_iter().map(move |sample| (sample, labels.clone()))
         })
         .collect();
     let monitoring = root().join("k8s/overlays/monitoring");
