@@ -185,8 +185,21 @@ fn a_fraction_is_a_number_from_0_to_1() {
     };
     assert_eq!([ratio("0"), ratio("1"), ratio("0.25"), ratio("1e-3")], [0.0, 1.0, 0.25, 0.001]);
     assert!(load("[otlp]\nsample_ratio = 0.5").config.otlp.is_none(), "there is nowhere to send a trace");
-    assert_snapshot!(complaint("[otlp]\nsample_ratio = 2"), @"");
-    assert_snapshot!(complaint("[otlp]\nsample_ratio = \"half\""), @"");
+    assert_snapshot!(complaint("[otlp]\nsample_ratio = 2"), @r"
+    error: `sample_ratio` is 2, which is not from 0 to 1
+     --> balsa.toml:2:16
+      |
+    2 | sample_ratio = 2
+      |                ^
+      = help: 0 is none, 0.01 one in a hundred, 1 all
+    ");
+    assert_snapshot!(complaint("[otlp]\nsample_ratio = \"half\""), @r#"
+    error: `sample_ratio` is a number from 0 to 1, but here it is text
+     --> balsa.toml:2:16
+      |
+    2 | sample_ratio = "half"
+      |                ^^^^^^
+    "#);
 }
 
 #[test]
