@@ -291,13 +291,16 @@ pub struct Reply {
     pub timing: Timing,
 }
 
+/// A module's run, with its fuel.
+pub type Ran = (Span, u64);
+
 /// How long a node worked on a command. It says nothing about what the command came to: any is equal to any other.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Timing {
     /// Its turn on the apply thread.
     pub applied: Option<Span>,
     /// The module's run, with its fuel, if there was one.
-    pub ran: Option<(Span, u64)>,
+    pub ran: Option<Ran>,
 }
 
 impl PartialEq for Timing {

@@ -199,6 +199,7 @@ fn a_fraction_is_a_number_from_0_to_1() {
       |
     2 | sample_ratio = "half"
       |                ^^^^^^
+      = help: for example sample_ratio = 0.01
     "#);
 }
 
