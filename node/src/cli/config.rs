@@ -356,6 +356,10 @@ mod tests {
         format = "text"  # default; at start
         level = "debug"  # BALSA_LOG__LEVEL; at once
 
+        [otlp]
+        # endpoint = no traces  # default; at start
+        sample_ratio = 0.01     # default; at start
+
         # NODE     CLIENTS         PEERS           HTTP            REACHED BY CLIENTS  REACHED BY PEERS
         # balsa-0  127.0.0.1:6000  127.0.0.1:6001  127.0.0.1:6080  127.0.0.1:6000      127.0.0.1:6001
         # balsa-1  127.0.0.1:6100  127.0.0.1:6101  127.0.0.1:6180  127.0.0.1:6100      127.0.0.1:6101

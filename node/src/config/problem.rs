@@ -298,11 +298,13 @@ fn choice_help(key: &schema::Key, value: &str) -> String {
 fn example(key: &schema::Key) -> String {
     let value = match key.default {
         schema::Default::Number(number) => number.to_string(),
+        schema::Default::Text(text) if key.kind == schema::Kind::Fraction => text.to_owned(),
         schema::Default::Text(text) => format!("\"{text}\""),
         schema::Default::Switch(on) => on.to_string(),
         schema::Default::Follows(_) if matches!(key.kind, schema::Kind::Reach) => {
             format!("\"{}\"", address_example(key))
         }
+        schema::Default::Follows(_) if key.kind == schema::Kind::Url => "\"http://otel-collector:4317\"".to_owned(),
         schema::Default::Follows(_) => {
             key.kind.range().map_or("\"balsa-0\"".to_owned(), |(least, _)| least.to_string())
         }

@@ -117,9 +117,9 @@ impl Node {
         if let Some((span, entries)) = flush {
             traces.past(parent, "log flush", span, [("balsa.entries", entries)]);
         }
-        let Some(applied) = reply.applied else { return };
+        let Some(applied) = reply.timing.applied else { return };
         let apply = traces.past(parent, "apply", applied, []);
-        if let Some((span, fuel)) = reply.ran {
+        if let Some((span, fuel)) = reply.timing.ran {
             traces.past(apply.as_ref(), "wasm", span, [("balsa.fuel", fuel)]);
         }
     }

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::snapshot::SnapshotData;
 use super::types::{Entry, LogId, StoredMembership, TypeConfig};
-use crate::command::Reply;
+use crate::command::{Reply, Timing};
 use crate::fatal::Fatal;
 use crate::log_store::LogHandle;
 use crate::measure::{ApplyMeter, Stopwatch};
@@ -241,8 +241,10 @@ impl ApplyThread {
         let batch = Stopwatch::start();
         let mut entry = batch;
         self.state_machine.apply(&entries, &mut |at, reply| {
+            let applied = Some(entry.lap());
             if let Some(responder) = responders[at].take() {
-                responder.send(Reply { applied: Some(entry.lap()), ..reply });
+                let timing = Timing { applied, ..reply.timing };
+                responder.send(Reply { timing, ..reply });
             }
         })?;
         self.meter.batch.took(batch.stop().elapsed());

@@ -17,9 +17,8 @@ use prost::Message;
 use super::digest::Fold;
 use super::sessions::{self, Attempt, Slot, Verdict};
 use super::{ActiveModule, Fault, StateMachine, settings};
-use crate::command::{APPLY_VERSION, Command, Outcome, Refusal, Reply};
+use crate::command::{APPLY_VERSION, Command, Outcome, Ran, Refusal, Reply, Timing};
 use crate::guest_log;
-use crate::measure::Span;
 use crate::proto::command as pb;
 use crate::proto::raft;
 use crate::raft::types::{Entry, Membership, StoredMembership};
@@ -35,7 +34,7 @@ pub(super) struct Applied {
     replayed_from: Option<u64>,
     trap_detail: Option<String>,
     /// When the module ran, and its fuel. For people.
-    ran: Option<(Span, u64)>,
+    ran: Option<Ran>,
 }
 
 impl StateMachine {
@@ -77,8 +76,7 @@ impl StateMachine {
             outcome: applied.outcome,
             replayed: applied.replayed_from.is_some(),
             trap_detail: applied.trap_detail,
-            applied: None,
-            ran: applied.ran,
+            timing: Timing { applied: None, ran: applied.ran },
         })
     }
 
@@ -173,7 +171,7 @@ impl StateMachine {
         method: &Method,
         call: &pb::Call,
         context: Context,
-    ) -> Result<(Outcome, Option<String>, (Span, u64)), Fault> {
+    ) -> Result<(Outcome, Option<String>, Ran), Fault> {
         let call = Call {
             method,
             input: call.request.clone(),

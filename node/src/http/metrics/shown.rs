@@ -60,6 +60,9 @@ pub(super) struct Served {
 #[derive(Debug, Default)]
 pub(super) struct Methods(pub(super) ArcSwap<Vec<Served>>);
 
+/// A family about runs: name, help, unit, and where its numbers are.
+type OfRuns = (&'static str, &'static str, Option<Unit>, fn(&RunMeter) -> Shown);
+
 /// What the families of a kind are called.
 const KINDS: [(MethodKind, [&str; 4]); 2] = [
     (
@@ -105,7 +108,7 @@ impl Collector for Methods {
         for Served { labels, calls, .. } in methods.iter().filter(|method| method.kind == MethodKind::Command) {
             count_of(&mut family, labels, calls.replays())?;
         }
-        let runs: [(&str, &str, Option<Unit>, fn(&RunMeter) -> Shown); 3] = [
+        let runs: [OfRuns; 3] = [
             (
                 "run",
                 "Time in the module: each command on every node, each query on one; streams are left out.",
