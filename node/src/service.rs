@@ -112,7 +112,7 @@ pub enum ServiceError {
     /// The node is stopping.
     #[error("the node is shutting down")]
     ShuttingDown,
-    /// What an operator asked for about a module cannot be done.
+    /// What an operator asked for, about a module or a member, cannot be done.
     #[error("{0}")]
     Module(String),
     /// The idempotency key cannot be one.
@@ -196,6 +196,10 @@ pub trait Backend: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<String>, ServiceError>> + Send;
     /// Deletes the state of a module that no files want; how many rows that were.
     fn module_drop(&self, module: String) -> impl Future<Output = Result<u64, ServiceError>> + Send;
+    /// Who belongs to the cluster.
+    fn members(&self) -> impl Future<Output = admin::MembersResponse> + Send;
+    /// Changes that, or who leads; what was done, in words.
+    fn change_member(&self, change: admin::MemberChange) -> impl Future<Output = Result<String, ServiceError>> + Send;
     /// Whether clients should be sent here.
     fn ready(&self) -> bool;
     /// `balsa-0`

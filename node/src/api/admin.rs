@@ -78,6 +78,18 @@ impl<B: Backend> Admin for Operators<B> {
         rows.map(|rows| Response::new(pb::ModuleDropResponse { rows })).map_err(|error| status(&error.into()))
     }
 
+    async fn members(&self, _request: Request<pb::MembersRequest>) -> Result<Response<pb::MembersResponse>, Status> {
+        Ok(Response::new(self.0.backend.members().await))
+    }
+
+    async fn change_member(
+        &self,
+        request: Request<pb::MemberChange>,
+    ) -> Result<Response<pb::MemberChangeResponse>, Status> {
+        let done = self.0.backend.change_member(request.into_inner()).await;
+        done.map(|done| Response::new(pb::MemberChangeResponse { done })).map_err(|error| status(&error.into()))
+    }
+
     async fn backup(&self, _request: Request<pb::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
         let chunks = self.0.backend.backup().await.map_err(|error| status(&error.into()))?;
         let chunks = chunks.map(|chunk| match chunk {

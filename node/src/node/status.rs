@@ -156,6 +156,8 @@ impl Node {
             problems: wanted.problems.clone(),
             restart_for: wanted.restart_for.clone(),
             changes: if metrics.state == ServerState::Leader { self.inner.changes.shown() } else { Vec::new() },
+            waiting: self.inner.members.waiting(),
+            candidates: self.inner.members.candidates(),
         }
     }
 
@@ -167,6 +169,7 @@ impl Node {
             ServerState::Leader => "leader",
             ServerState::Follower => "follower",
             ServerState::Candidate => "candidate",
+            ServerState::Learner if self.inner.members.outside().is_some() => "joining",
             ServerState::Learner if self.inner.peers.cluster().is_none() => "starting",
             ServerState::Learner => "learner",
             _ => "stopped",
@@ -190,7 +193,12 @@ impl Node {
     }
 
     pub(super) fn own_exchange(&self) -> peer::ExchangeResponse {
-        peer::ExchangeResponse { status: Some(self.own_status()), clock_ms: wall_clock_ms() }
+        peer::ExchangeResponse {
+            status: Some(self.own_status()),
+            clock_ms: wall_clock_ms(),
+            confirmed: Some(self.own_confirmed()),
+            stranger: false,
+        }
     }
 
     pub(super) fn recent_digests(&self) -> Vec<admin::IndexDigest> {
@@ -295,7 +303,10 @@ impl Node {
                 "voter",
                 check(
                     metrics.membership_config.voter_ids().any(|id| id == own),
-                    "this node is not a voter of a cluster yet",
+                    &match self.inner.members.outside() {
+                        Some(why) => format!("this node is not a member of its cluster yet: {why}"),
+                        None => "this node is not a voter of a cluster yet".to_owned(),
+                    },
                 ),
             ),
             ("leader_known", check(!matches!(self.leader(), Leader::Unknown), "no leader is known")),
@@ -338,10 +349,15 @@ fn refused_by(row: &command::Activation) -> &'static str {
 }
 
 fn warnings_of(node: &admin::NodeStatus) -> Vec<String> {
+    let waiting = node.waiting.iter().cloned();
+    let refused = node.candidates.iter().map(|one| {
+        let (name, id) = (&one.name, crate::ids::NodeId(one.id));
+        format!("{name} ({id}) at {} asks to be let in: {}", one.peer_addr, one.refused)
+    });
     let silent = (!node.reachable).then(|| format!("{} does not answer", node.name));
     let problems = node.problems.iter().map(|problem| format!("{}: {problem}", node.name));
     let restart = node.restart_for.iter().map(|key| format!("{} obeys {key} only after a restart", node.name));
-    silent.into_iter().chain(problems).chain(restart).collect()
+    silent.into_iter().chain(problems).chain(restart).chain(waiting).chain(refused).collect()
 }
 
 fn short(hash: &[u8]) -> String {

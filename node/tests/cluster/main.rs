@@ -31,6 +31,7 @@ mod compared;
 mod edited;
 mod fenced;
 mod founded;
+mod joined;
 mod killed;
 mod lost;
 mod midway;
