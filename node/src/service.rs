@@ -112,9 +112,12 @@ pub enum ServiceError {
     /// The node is stopping.
     #[error("the node is shutting down")]
     ShuttingDown,
-    /// What an operator asked for, about a module or a member, cannot be done.
+    /// What an operator asked for about a module cannot be done.
     #[error("{0}")]
     Module(String),
+    /// What an operator asked for about a member cannot be done.
+    #[error("{0}")]
+    Member(String),
     /// The idempotency key cannot be one.
     #[error("the idempotency-key is not valid: {0}")]
     KeyInvalid(String),

@@ -60,6 +60,8 @@ pub enum Reason {
     Trap,
     /// What an operator asked for about a module cannot be done.
     ModuleRefused,
+    /// What an operator asked for about a member cannot be done.
+    MemberRefused,
     /// The request is above its limit.
     RequestTooLarge,
     /// The result is above its limit.
@@ -98,7 +100,7 @@ impl Retry {
 
 impl Reason {
     /// All of them, in the order of `docs/errors.md`.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::NotLeader,
         Self::NoLeader,
         Self::NotReady,
@@ -119,6 +121,7 @@ impl Reason {
         Self::Fenced,
         Self::ShuttingDown,
         Self::ModuleRefused,
+        Self::MemberRefused,
     ];
 
     /// As it is on the wire.
@@ -144,6 +147,7 @@ impl Reason {
             Self::ShuttingDown => "SHUTTING_DOWN",
             Self::InvalidMetadata => "INVALID_METADATA",
             Self::ModuleRefused => "MODULE_REFUSED",
+            Self::MemberRefused => "MEMBER_REFUSED",
         }
     }
 
@@ -156,7 +160,7 @@ impl Reason {
             // ABORTED or UNAVAILABLE would be retried by clients that know nothing of idempotency keys.
             Self::OutcomeUnknown => Code::Unknown,
             Self::Deadline => Code::DeadlineExceeded,
-            Self::KeyForgotten | Self::ModuleRefused => Code::FailedPrecondition,
+            Self::KeyForgotten | Self::ModuleRefused | Self::MemberRefused => Code::FailedPrecondition,
             Self::KeyReused | Self::KeyInvalid | Self::InvalidMetadata => Code::InvalidArgument,
             Self::UnknownMethod => Code::Unimplemented,
             Self::Trap => Code::Internal,
@@ -187,7 +191,8 @@ impl Reason {
             | Self::Trap
             | Self::RequestTooLarge
             | Self::ResultTooLarge
-            | Self::ModuleRefused => Retry::Never,
+            | Self::ModuleRefused
+            | Self::MemberRefused => Retry::Never,
         }
     }
 }
@@ -264,6 +269,7 @@ fn of_service(error: &ServiceError) -> Reason {
         ServiceError::ShuttingDown => Reason::ShuttingDown,
         ServiceError::KeyInvalid(_) => Reason::KeyInvalid,
         ServiceError::Module(_) => Reason::ModuleRefused,
+        ServiceError::Member(_) => Reason::MemberRefused,
     }
 }
 
@@ -438,6 +444,7 @@ mod tests {
         is(E::ShuttingDown, Code::Unavailable, Some(Reason::ShuttingDown));
         is(E::KeyInvalid("too old".into()), Code::InvalidArgument, Some(Reason::KeyInvalid));
         is(E::Module("it serves".into()), Code::FailedPrecondition, Some(Reason::ModuleRefused));
+        is(E::Member("it is the last voter".into()), Code::FailedPrecondition, Some(Reason::MemberRefused));
     }
 
     #[test]

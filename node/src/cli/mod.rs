@@ -18,6 +18,7 @@ mod completions;
 mod dev;
 mod error;
 mod kv;
+mod member;
 mod module;
 mod status;
 mod value;
@@ -43,7 +44,9 @@ Exit codes:
   2  wrong usage or configuration
   3  unavailable: no node served the call in time, and it was surely not run; or a push was not decided in time
   4  outcome unknown: the command was sent, and may or may not have been run
-  5  rejected: by the module, which ran and answered with an error, or of a module that was pushed and refused
+  5  rejected: by the module, which ran and answered with an error, or of a module that was pushed and refused, or of a change \
+of the members that is not safe
+  6  only of `serve`: this node's data has no place in its cluster any more; to start it again changes nothing
 
 Endpoints, if none are given: those of the local cluster in --dir; without it, of the one in .balsa or .balsa-dev, looked \
 for from here upward; else 127.0.0.1:6000.";
@@ -95,6 +98,8 @@ enum Command {
     Config(config::Args),
     /// Show the nodes of the cluster
     Status,
+    /// Show and change who belongs to the cluster, and who leads it
+    Member(member::Args),
     /// Store a value
     Put(kv::Put),
     /// Print a value; exit code 1 if the key is absent
@@ -178,6 +183,7 @@ async fn run_in(command: Command, session: &mut Session<'_>) -> Result<Exit, Err
         Command::Backup(args) => backup::run(&args, session).await,
         Command::Bench(args) => bench::run(&args, session).await,
         Command::Module(args) => module::run(&args, session).await,
+        Command::Member(args) => member::run(&args, session).await,
         Command::Serve(_) | Command::Up(_) | Command::Dev(_) | Command::Config(_) | Command::Completions(_) => {
             unreachable!("these are not clients")
         }

@@ -169,6 +169,23 @@ impl Cluster {
         fs::rename(draft, self.dir().join("balsa.toml")).unwrap();
     }
 
+    /// Another process under the name of the node at `at`, with a configuration of its own.
+    pub(crate) fn twin(&self, at: usize, toml: &str) -> Node {
+        let config = self.dir().join("twin.toml");
+        fs::write(&config, toml).unwrap();
+        let ordinal = u16::try_from(at).unwrap();
+        // Where `2 n² + n` is, of the ports that are to spare.
+        let first = self.base + 2 * ordinal * ordinal + ordinal;
+        Node {
+            data_dir: self.dir().join("twin").join(&self.nodes[at].name),
+            config,
+            log: self.dir().join("twin.log"),
+            endpoint: Endpoint::new("127.0.0.1", first),
+            http: SocketAddr::from((Ipv4Addr::LOCALHOST, first + 2)),
+            ..Node::new(self.dir(), Path::new(""), self.base, ordinal)
+        }
+    }
+
     /// Starts every node of the first that does not run; not those to spare.
     pub(crate) fn start_all(&mut self) {
         self.nodes.iter_mut().take(self.founders).filter(|node| node.process.is_none()).for_each(Node::start);
@@ -309,11 +326,6 @@ impl Node {
     pub(crate) fn lose_volume(&self) {
         assert!(self.process.is_none(), "{} runs", self.name);
         fs::remove_dir_all(&self.data_dir).unwrap();
-    }
-
-    /// Whether its process runs.
-    pub(crate) fn runs(&self) -> bool {
-        self.process.is_some()
     }
 
     /// `kill -9`.

@@ -256,7 +256,7 @@ impl Backend for Fake {
     }
 
     async fn change_member(&self, _change: admin::MemberChange) -> Result<String, ServiceError> {
-        Err(ServiceError::Module("it is the last voter".into()))
+        Err(ServiceError::Member("it is the last voter".into()))
     }
 
     fn ready(&self) -> bool {

@@ -1,6 +1,7 @@
 //! What operators ask for: a node more or less, a learner made a voter, another leader. All of it is the leader's to do; whoever is
 //! asked passes it on, and tries again where another leads by now.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use openraft::async_runtime::WatchReceiver;
@@ -44,7 +45,7 @@ impl Node {
             };
             match attempt {
                 Ok(done) => return Ok(done),
-                Err(Undone::Refused(why)) => return Err(ServiceError::Module(why)),
+                Err(Undone::Refused(why)) => return Err(ServiceError::Member(why)),
                 Err(Undone::Again(why)) if Instant::now() >= until => return Err(ServiceError::NotReady(why)),
                 Err(Undone::Again(_)) => self.leader_news(PAUSE).await,
             }
@@ -211,7 +212,10 @@ const LAG_MAX: u64 = 1000;
 fn find<'a>(sight: &'a Sight, name: &str, suits: fn(&Seen) -> bool) -> Result<&'a Seen, Undone> {
     let means = |member: &&Seen| member.name == name || member.id.to_string() == name;
     let found: Vec<_> = sight.members.iter().filter(means).collect();
-    let names = || sight.members.iter().map(|member| member.name.as_str()).collect::<Vec<_>>().join(", ");
+    let names = || {
+        let names: BTreeSet<_> = sight.members.iter().map(|member| member.name.as_str()).collect();
+        names.into_iter().collect::<Vec<_>>().join(", ")
+    };
     match (found.iter().copied().filter(|member| suits(member)).collect::<Vec<_>>().as_slice(), found.as_slice()) {
         ([one], _) => Ok(one),
         ([], []) => Err(Undone::Refused(format!("{name} is not a member; the members are {}", names()))),

@@ -101,6 +101,7 @@ impl Node {
                     }
                 }
                 let target: BTreeSet<_> = voters.difference(&instead_of).copied().chain([learner]).collect();
+                tracing::info!(name = name(&learner), id = %learner, "becomes a voter");
                 self.reshape(ChangeMembers::ReplaceAllVoters(target), false, membership).await?;
                 let left: Vec<_> = instead_of.iter().map(ToString::to_string).collect();
                 tracing::info!(name = name(&learner), id = %learner, instead_of = left.join(", "), "a voter now");
