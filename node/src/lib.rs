@@ -69,6 +69,7 @@ pub mod node;
 pub mod proto;
 pub mod raft;
 pub mod service;
+pub mod socket;
 pub mod state_machine;
 pub mod storage;
 pub mod stream;

@@ -1,102 +1,42 @@
-//! The operators' service, `balsa.admin.v1.Admin`: what the backend knows about the cluster.
+//! `balsa.admin.v1.Admin`: what the backend knows about the cluster. It changes nothing.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use futures::StreamExt;
-use futures::stream::BoxStream;
 use prost::Message;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status};
 
-use super::call::Core;
-use super::status::{Failure, status};
-use crate::files::binary;
-use crate::limits::{MODULE_BYTES_MAX, PUSHED_BY_BYTES_MAX, RESULT_BYTES_MAX};
+use super::status::status;
+use crate::limits::RESULT_BYTES_MAX;
 use crate::proto::admin as pb;
 use crate::proto::admin::admin_server::Admin;
 pub(super) use crate::proto::admin::admin_server::{AdminServer, SERVICE_NAME as NAME};
 use crate::proto::admin::{DeepCheckRequest, DeepCheckResponse, StatusRequest, StatusResponse};
 use crate::proto::command::Activation;
-use crate::service::{Backend, ServiceError};
-
-/// How long the next piece of a push may take to arrive. Until the last one is there, the push has one of few places.
-const PIECE: Duration = Duration::from_secs(30);
+use crate::service::Backend;
 
 /// See the module's documentation.
-pub(super) struct Operators<B>(pub(super) Arc<Core<B>>);
+pub(super) struct Inspector<B>(pub(super) B);
 
 #[tonic::async_trait]
-impl<B: Backend> Admin for Operators<B> {
+impl<B: Backend> Admin for Inspector<B> {
     async fn status(&self, _request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        Ok(Response::new(self.0.backend.status().await))
+        Ok(Response::new(self.0.status().await))
     }
 
     async fn deep_check(&self, request: Request<DeepCheckRequest>) -> Result<Response<DeepCheckResponse>, Status> {
-        let checked = self.0.backend.deep_check(request.into_inner().index).await;
+        let checked = self.0.deep_check(request.into_inner().index).await;
         checked.map(Response::new).map_err(|error| status(&error.into()))
     }
-
-    type ModulePushStream = BoxStream<'static, Result<pb::ModulePushResponse, Status>>;
-    type BackupStream = BoxStream<'static, Result<pb::BackupChunk, Status>>;
 
     async fn module_history(
         &self,
         request: Request<pb::ModuleHistoryRequest>,
     ) -> Result<Response<pb::ModuleHistoryResponse>, Status> {
         let name = Some(request.into_inner().name).filter(|name| !name.is_empty());
-        let activations = self.0.backend.module_history(name).await.map_err(|error| status(&error.into()))?;
+        let activations = self.0.module_history(name).await.map_err(|error| status(&error.into()))?;
         Ok(Response::new(pb::ModuleHistoryResponse { activations: newest(activations) }))
     }
 
-    async fn module_push(
-        &self,
-        request: Request<Streaming<pb::ModulePushRequest>>,
-    ) -> Result<Response<Self::ModulePushStream>, Status> {
-        let place = self.0.backend.push_place().map_err(|error| status(&error.into()))?;
-        let (header, bytes) = pushed(request.into_inner()).await?;
-        let wasm = tokio::task::spawn_blocking(move || binary::module(bytes)).await;
-        let wasm = wasm.map_err(|error| Status::internal(error.to_string()))?;
-        let wasm = wasm.map_err(|error| status(&ServiceError::Module(format!("what was pushed {error}")).into()))?;
-        let events = self.0.backend.module_push(header, wasm, place);
-        Ok(Response::new(events.map(|event| event.map_err(|error| status(&error.into()))).boxed()))
-    }
-
-    async fn module_retry(
-        &self,
-        request: Request<pb::ModuleRetryRequest>,
-    ) -> Result<Response<pb::ModuleRetryResponse>, Status> {
-        let retried = self.0.backend.module_retry(request.into_inner()).await;
-        let retried = retried.map_err(|error| status(&error.into()))?;
-        Ok(Response::new(pb::ModuleRetryResponse { retried }))
-    }
-
-    async fn module_drop(
-        &self,
-        request: Request<pb::ModuleDropRequest>,
-    ) -> Result<Response<pb::ModuleDropResponse>, Status> {
-        let rows = self.0.backend.module_drop(request.into_inner().name).await;
-        rows.map(|rows| Response::new(pb::ModuleDropResponse { rows })).map_err(|error| status(&error.into()))
-    }
-
     async fn members(&self, _request: Request<pb::MembersRequest>) -> Result<Response<pb::MembersResponse>, Status> {
-        Ok(Response::new(self.0.backend.members().await))
-    }
-
-    async fn change_member(
-        &self,
-        request: Request<pb::MemberChange>,
-    ) -> Result<Response<pb::MemberChangeResponse>, Status> {
-        let done = self.0.backend.change_member(request.into_inner()).await;
-        done.map(|done| Response::new(pb::MemberChangeResponse { done })).map_err(|error| status(&error.into()))
-    }
-
-    async fn backup(&self, _request: Request<pb::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
-        let chunks = self.0.backend.backup().await.map_err(|error| status(&error.into()))?;
-        let chunks = chunks.map(|chunk| match chunk {
-            Ok(data) => Ok(pb::BackupChunk { data }),
-            Err(fault) => Err(Status::data_loss(fault.to_string())),
-        });
-        Ok(Response::new(chunks.boxed()))
+        Ok(Response::new(self.0.members().await))
     }
 }
 
@@ -111,34 +51,4 @@ fn newest(mut rows: Vec<Activation>) -> Vec<Activation> {
         fits.is_none()
     });
     rows.split_off(first_left_out.map_or(0, |at| at + 1))
-}
-
-/// The header and the bytes of a push. Nothing is kept of more than a module may have.
-async fn pushed(mut parts: Streaming<pb::ModulePushRequest>) -> Result<(pb::ModulePush, Vec<u8>), Status> {
-    use pb::module_push_request::Part;
-    let refuse = |why: String| status(&ServiceError::Module(why).into());
-    let Some(Part::Header(header)) = piece(&mut parts).await?.and_then(|message| message.part) else {
-        return Err(refuse("a push begins with its header".to_owned()));
-    };
-    if header.pushed_by.len() > PUSHED_BY_BYTES_MAX {
-        return Err(refuse(format!("who pushes is said in at most {PUSHED_BY_BYTES_MAX} bytes")));
-    }
-    let mut bytes = Vec::new();
-    while let Some(message) = piece(&mut parts).await? {
-        let Some(Part::Data(data)) = message.part else {
-            return Err(refuse("a push is one header, and then data".to_owned()));
-        };
-        if bytes.len() + data.len() > MODULE_BYTES_MAX {
-            return Err(refuse(format!(
-                "the module has more than {MODULE_BYTES_MAX} bytes, which is the most there may be"
-            )));
-        }
-        bytes.extend_from_slice(&data);
-    }
-    Ok((header, bytes))
-}
-
-async fn piece(parts: &mut Streaming<pb::ModulePushRequest>) -> Result<Option<pb::ModulePushRequest>, Status> {
-    let message = tokio::time::timeout(PIECE, parts.message()).await;
-    message.unwrap_or_else(|_| Err(status(&Failure::SlowRequest)))
 }

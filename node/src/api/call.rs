@@ -11,11 +11,12 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::codegen::Service;
 
-use super::admin::{AdminServer, Operators};
+use super::admin::{AdminServer, Inspector};
 use super::detach::Detached;
 use super::frame::{self, Budget, ReplyBody};
 use super::health::{Health, HealthServer};
 use super::metadata::{Metadata, is_grpc};
+use super::operators;
 use super::reflection::{Reflection, v1, v1alpha};
 use super::routes::{Route, Routes, Table};
 use super::status::{Failure, status};
@@ -61,7 +62,7 @@ pub(super) struct Front<B: Backend> {
     health: HealthServer<Health<B>>,
     reflection: v1::ServerReflectionServer<Reflection<B>>,
     reflection_alpha: v1alpha::ServerReflectionServer<Reflection<B>>,
-    admin: AdminServer<Operators<B>>,
+    admin: AdminServer<Inspector<B>>,
 }
 
 impl<B: Backend> Front<B> {
@@ -73,7 +74,7 @@ impl<B: Backend> Front<B> {
             health: HealthServer::new(Health(Arc::clone(&core))),
             reflection: v1::ServerReflectionServer::new(Reflection(Arc::clone(&core))),
             reflection_alpha: v1alpha::ServerReflectionServer::new(Reflection(Arc::clone(&core))),
-            admin: AdminServer::new(Operators(Arc::clone(&core))),
+            admin: AdminServer::new(Inspector(core.backend.clone())),
             budget: Budget::default(),
             node,
             core,
@@ -81,14 +82,8 @@ impl<B: Backend> Front<B> {
     }
 
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<ReplyBody> {
-        if request.method() != Method::POST {
-            return plain(StatusCode::METHOD_NOT_ALLOWED, "This is a gRPC port: every call is a POST.\n");
-        }
-        if !is_grpc(request.headers()) {
-            return plain(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "This is a gRPC port: the content type must be application/grpc or application/grpc+proto.\n",
-            );
+        if let Some(response) = not_grpc(&request) {
+            return response;
         }
         if let Some(route) = self.core.route(request.uri().path()) {
             return self.call(&route, request).await;
@@ -115,8 +110,7 @@ impl<B: Backend> Front<B> {
     }
 
     async fn refresh(&self, headers: &HeaderMap) -> Result<(), Failure> {
-        let deadline = Metadata::read(headers)?.timeout()?.and_then(|timeout| Instant::now().checked_add(timeout));
-        Ok(within(deadline, self.core.backend.refresh()).await??)
+        Ok(within(deadline(headers)?, self.core.backend.refresh()).await??)
     }
 
     fn unknown(&self, path: &str) -> Failure {
@@ -257,13 +251,15 @@ impl<B: Backend> Front<B> {
 
     /// Services that every node has, whatever its modules. A module cannot have their names.
     async fn own(&self, request: Request<Incoming>) -> Response<ReplyBody> {
-        let deadline = match Metadata::read(request.headers()).and_then(|metadata| metadata.timeout()) {
-            Ok(timeout) => timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
-            Err(invalid) => return self.refusal(&invalid.into(), None),
+        let deadline = match deadline(request.headers()) {
+            Ok(deadline) => deadline,
+            Err(invalid) => return self.refusal(&invalid, None),
         };
         let path = request.uri().path();
-        let service = path.strip_prefix('/').and_then(|path| path.split('/').next()).unwrap_or_default();
-        let answered = match service {
+        if operators::is_only_theirs(path) {
+            return self.refusal(&Failure::OperatorsOnly, None);
+        }
+        let answered = match service(path) {
             super::health::NAME => within(deadline, self.health.clone().call(request)).await,
             super::reflection::V1 => within(deadline, self.reflection.clone().call(request)).await,
             super::reflection::V1ALPHA => within(deadline, self.reflection_alpha.clone().call(request)).await,
@@ -321,13 +317,32 @@ async fn receive(
     }
 }
 
+/// When the client stops waiting, by what it says in `headers`.
+pub(super) fn deadline(headers: &HeaderMap) -> Result<Option<Instant>, Failure> {
+    Ok(Metadata::read(headers)?.timeout()?.and_then(|timeout| Instant::now().checked_add(timeout)))
+}
+
+/// Of `/package.Service/Method`, the service.
+pub(super) fn service(path: &str) -> &str {
+    path.strip_prefix('/').and_then(|path| path.split('/').next()).unwrap_or_default()
+}
+
 /// What `work` comes to, unless the deadline passes first. A deadline that has passed already starts nothing.
-async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> Result<T, Failure> {
+pub(super) async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> Result<T, Failure> {
     let Some(deadline) = deadline else { return Ok(work.await) };
     if deadline <= Instant::now() {
         return Err(ServiceError::Deadline.into());
     }
     timeout_at(deadline, work).await.map_err(|_| ServiceError::Deadline.into())
+}
+
+/// The answer to what is no call at all.
+pub(super) fn not_grpc<T>(request: &Request<T>) -> Option<Response<ReplyBody>> {
+    if request.method() != Method::POST {
+        return Some(plain(StatusCode::METHOD_NOT_ALLOWED, "This is a gRPC port: every call is a POST.\n"));
+    }
+    let text = "This is a gRPC port: the content type must be application/grpc or application/grpc+proto.\n";
+    (!is_grpc(request.headers())).then(|| plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, text))
 }
 
 fn plain(code: StatusCode, text: &'static str) -> Response<ReplyBody> {

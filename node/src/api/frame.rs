@@ -169,7 +169,7 @@ fn declared(held: &[u8]) -> Result<Option<usize>, Fault> {
 
 /// A message with its prefix, without copying the message.
 #[derive(Debug)]
-pub(super) struct Framed {
+pub(crate) struct Framed {
     prefix: [u8; PREFIX_BYTES],
     /// How much of the prefix is written.
     at: usize,
@@ -223,7 +223,7 @@ impl Buf for Framed {
 
 /// The body of a response.
 #[derive(Debug, Default)]
-pub(super) enum ReplyBody {
+pub(crate) enum ReplyBody {
     /// Nothing (any more): a trailers-only response, or the end.
     #[default]
     Empty,

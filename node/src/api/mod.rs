@@ -9,6 +9,9 @@
 //! 3. something that this node **does not know (yet)**: the catalog is brought up to date once, before the client is told
 //!    UNIMPLEMENTED, because clients never retry that.
 //!
+//! Operators come in by the back door ([`operators`]): what changes the cluster is served on the port for peers and on a Unix
+//! socket, and not here.
+//!
 //! What comes back is a message, a [`stream`] of them, or a [`status`], where every failure gets its code, reason and details.
 //!
 //! Three rules hold everywhere here. A command that was handed to the backend is never cancelled ([`detach`]): neither by a
@@ -17,10 +20,13 @@
 
 mod admin;
 mod call;
+pub(crate) mod connection;
 mod detach;
 mod frame;
 mod health;
 mod metadata;
+mod operator;
+mod operators;
 mod reflection;
 mod routes;
 mod status;
@@ -34,13 +40,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::http2;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::call::Front;
+pub(crate) use self::frame::ReplyBody;
+pub use self::operators::{Operators, serve_socket};
 #[cfg(test)]
 pub(crate) use self::routes::prepared;
 pub use self::status::{DOMAIN, Reason, Retry};
@@ -62,6 +69,9 @@ const FIRST_BYTE: Duration = Duration::from_secs(10);
 /// Pause after an `accept` that failed for want of resources (file descriptors, usually).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// At a shutdown, how long running calls may go on.
+pub const DRAIN: Duration = Duration::from_secs(5);
+
 /// What the server is told beside its backend.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -76,7 +86,7 @@ pub struct Options {
 impl Options {
     /// The usual ones.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, connections_max: 4096, drain: Duration::from_secs(5) }
+        Self { metrics, connections_max: 4096, drain: DRAIN }
     }
 }
 
@@ -97,7 +107,7 @@ pub async fn serve<B: Backend>(
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) if connections.len() < options.connections_max => {
-                    connections.spawn(connection(stream, Arc::clone(&front), stopping.clone()));
+                    connections.spawn(client(stream, Arc::clone(&front), stopping.clone()));
                 }
                 Ok((_, peer)) => tracing::warn!(%peer, "connection refused: there are {} already", connections.len()),
                 Err(error) => pause_after(&error).await,
@@ -119,11 +129,11 @@ async fn pause_after(error: &io::Error) {
 async fn drain(mut connections: JoinSet<()>, patience: Duration) {
     let all = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(patience, all).await.is_err() {
-        tracing::warn!("{} client connections are cut off after {patience:?} of draining", connections.len());
+        tracing::warn!("{} connections are cut off after {patience:?} of draining", connections.len());
     }
 }
 
-async fn connection<B: Backend>(stream: TcpStream, front: Arc<Front<B>>, stopping: CancellationToken) {
+async fn client<B: Backend>(stream: TcpStream, front: Arc<Front<B>>, stopping: CancellationToken) {
     // Nagle's algorithm would hold back a reply for the acknowledgement of the one before.
     if stream.set_nodelay(true).is_err() {
         return;
@@ -133,21 +143,11 @@ async fn connection<B: Backend>(stream: TcpStream, front: Arc<Front<B>>, stoppin
         readable = first_byte => if !matches!(readable, Ok(Ok(()))) { return },
         () = stopping.cancelled() => return,
     }
-    let service = service_fn(move |request| {
+    let answer = move |request| {
         let front = Arc::clone(&front);
         async move { Ok::<_, Infallible>(front.answer(request).await) }
-    });
-    let mut connection = std::pin::pin!(http2_settings().serve_connection(TokioIo::new(stream), service));
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stopping.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
     };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a client connection ended with an error");
-    }
+    connection::serve(stream, http2_settings(), answer, stopping).await;
 }
 
 fn http2_settings() -> http2::Builder<TokioExecutor> {

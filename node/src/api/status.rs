@@ -62,6 +62,8 @@ pub enum Reason {
     ModuleRefused,
     /// What an operator asked for about a member cannot be done.
     MemberRefused,
+    /// The method is not served to clients.
+    OperatorsOnly,
     /// The request is above its limit.
     RequestTooLarge,
     /// The result is above its limit.
@@ -100,7 +102,7 @@ impl Retry {
 
 impl Reason {
     /// All of them, in the order of `docs/errors.md`.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::NotLeader,
         Self::NoLeader,
         Self::NotReady,
@@ -122,6 +124,7 @@ impl Reason {
         Self::ShuttingDown,
         Self::ModuleRefused,
         Self::MemberRefused,
+        Self::OperatorsOnly,
     ];
 
     /// As it is on the wire.
@@ -148,6 +151,7 @@ impl Reason {
             Self::InvalidMetadata => "INVALID_METADATA",
             Self::ModuleRefused => "MODULE_REFUSED",
             Self::MemberRefused => "MEMBER_REFUSED",
+            Self::OperatorsOnly => "OPERATORS_ONLY",
         }
     }
 
@@ -163,6 +167,7 @@ impl Reason {
             Self::KeyForgotten | Self::ModuleRefused | Self::MemberRefused => Code::FailedPrecondition,
             Self::KeyReused | Self::KeyInvalid | Self::InvalidMetadata => Code::InvalidArgument,
             Self::UnknownMethod => Code::Unimplemented,
+            Self::OperatorsOnly => Code::PermissionDenied,
             Self::Trap => Code::Internal,
             Self::Overloaded | Self::KeysFull | Self::ReplyTooLarge | Self::RequestTooLarge | Self::ResultTooLarge => {
                 Code::ResourceExhausted
@@ -192,7 +197,8 @@ impl Reason {
             | Self::RequestTooLarge
             | Self::ResultTooLarge
             | Self::ModuleRefused
-            | Self::MemberRefused => Retry::Never,
+            | Self::MemberRefused
+            | Self::OperatorsOnly => Retry::Never,
         }
     }
 }
@@ -205,6 +211,12 @@ pub(super) enum Failure {
     /// `UnknownMethod`, with what there is instead.
     #[error("{0}")]
     NoSuchMethod(String),
+    #[error(
+        "operators' calls are not served on the clients' port, but on each node's Unix socket (where it runs, or \
+         `kubectl exec` in its pod, `balsa` finds it; else `balsa --socket PATH`) and on its port for peers \
+         (`balsa --peers HOST:PORT,...`)"
+    )]
+    OperatorsOnly,
     #[error("{}", .0.message)]
     Guest(GuestStatus),
     #[error("{class}")]
@@ -244,6 +256,7 @@ fn verdict(failure: &Failure) -> Verdict<'_> {
     match failure {
         Failure::Service(error) => Verdict::Reason(of_service(error)),
         Failure::NoSuchMethod(_) => Verdict::Reason(Reason::UnknownMethod),
+        Failure::OperatorsOnly => Verdict::Reason(Reason::OperatorsOnly),
         Failure::Guest(guest) => Verdict::Guest(guest),
         Failure::Trap { class, detail } => Verdict::Trap(*class, detail.as_deref()),
         // What answers a change of modules does not answer a call.

@@ -49,7 +49,7 @@ impl Begun {
 
 /// A body that is written as its query goes on.
 #[derive(Debug)]
-pub(super) struct StreamBody {
+pub(crate) struct StreamBody {
     messages: Messages,
     next: Next,
     /// What the trailers say.

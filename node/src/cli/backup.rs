@@ -28,6 +28,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: &Args, session: &mut Session<'_>) -> Result<Exit, super::Error> {
+    session.as_operator().await?;
     let cluster_id = session.client.status().await?.cluster_id;
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let made = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -171,7 +171,13 @@ pub(super) async fn run(args: &Bench, session: &mut Session<'_>) -> Result<Exit,
     let requests = Rc::new(Requests::new(args));
     let directory = &session.console.directory;
     let file = args.swap.as_ref().map(|path| swap::read(path, directory)).transpose()?;
-    let pushing = file.map(|file| (session.client_within(args.duration), file));
+    let pushing = match file {
+        Some(file) => {
+            session.as_operator().await?;
+            Some((session.client_within(args.duration), file))
+        }
+        None => None,
+    };
     let local = LocalSet::new();
     let report = local.run_until(measure(args, &endpoints, requests, pushing)).await?;
     report.print(session)?;

@@ -267,6 +267,7 @@ fn site_json(site: &config::Site) -> Json {
         "client_addr": site.client_addr,
         "peer_addr": site.peer_addr,
         "http_addr": site.http_addr,
+        "socket": site.socket,
         "advertise_client_addr": site.member.client_addr,
         "advertise_peer_addr": site.member.peer_addr,
     })
@@ -315,13 +316,14 @@ mod tests {
         client_addr = "127.0.0.1:{6000 + 100 * ordinal}"  # default; at start
         peer_addr = "127.0.0.1:{6001 + 100 * ordinal}"    # default; at start
         http_addr = "127.0.0.1:{6080 + 100 * ordinal}"    # default; at start
+        # socket = `balsa.sock` in data_dir               # default; at start
         # advertise_client_addr = client_addr             # default; at start
         # advertise_peer_addr = peer_addr                 # default; at start
         query_threads = 2                                 # default; at start
 
         [cluster]
         name = "balsa"                     # default; at founding
-        replicas = 3                       # balsa.toml:2; at founding
+        replicas = 3                       # balsa.toml:2; by the log
         node_name = "{cluster}-{ordinal}"  # default; at founding
 
         # no [[module]]: the built-in key/value store

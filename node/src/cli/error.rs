@@ -54,6 +54,15 @@ pub enum Error {
     /// The file of a local cluster.
     #[error(transparent)]
     Endpoints(#[from] FileError),
+    /// The nodes do not say where their ports for peers are.
+    #[error("the nodes do not say where operators are served; say --peers host:port,... or --socket PATH")]
+    NoPeers,
+    /// The configuration of the node that should run here.
+    #[error(
+        "no cluster is given, and the configuration of a node on this machine cannot be read, which would tell its socket \
+        (--socket and --peers say where operators are served):\n{0}"
+    )]
+    NoNodeHere(String),
     /// A key or a value.
     #[error(transparent)]
     Value(#[from] value::Error),
@@ -164,7 +173,9 @@ fn without_place<'a>(last: &'a str, endpoints: &Endpoints) -> &'a str {
 
 fn origin(endpoints: &Endpoints) -> String {
     match &endpoints.source {
-        Source::Given => String::new(),
+        Source::Given | Source::GivenToOperators => String::new(),
+        Source::Peers => " (the ports for peers that the nodes name)".into(),
+        Source::Configuration => " (the socket of the node that would run here)".into(),
         Source::File(path) => format!(" (from {})", path.display()),
         Source::Default => " (the default)".into(),
     }
@@ -172,6 +183,17 @@ fn origin(endpoints: &Endpoints) -> String {
 
 fn advice(endpoints: &Endpoints) -> String {
     match &endpoints.source {
+        Source::GivenToOperators => "check the socket or the addresses, and whether the node runs".into(),
+        Source::Peers => {
+            "what changes the cluster is served on these ports and on each node's socket: where a firewall or a \
+             NetworkPolicy closes the ports, run the command on a node (`kubectl exec balsa-0 -- balsa ...`)"
+                .into()
+        }
+        Source::Configuration => {
+            "what changes the cluster is served to operators only: start a local cluster with `balsa up`, run \
+             the command where a node runs (`kubectl exec balsa-0 -- balsa ...`), or say --socket or --peers"
+                .into()
+        }
         Source::Given => "check the addresses, or start a local cluster with `balsa up`".into(),
         Source::File(path) => format!("the local cluster is not running: start it again with `{}`", started_by(path)),
         Source::Default => "start a local cluster with `balsa up`, or say where one is with --endpoints".into(),

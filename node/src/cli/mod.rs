@@ -20,6 +20,7 @@ mod error;
 mod kv;
 mod member;
 mod module;
+mod operators;
 mod status;
 mod value;
 
@@ -49,7 +50,12 @@ of the members that is not safe
   6  only of `serve`: this node's data has no place in its cluster any more; to start it again changes nothing
 
 Endpoints, if none are given: those of the local cluster in --dir; without it, of the one in .balsa or .balsa-dev, looked \
-for from here upward; else 127.0.0.1:6000.";
+for from here upward; else 127.0.0.1:6000.
+
+What changes the cluster, and backup, is served to operators only: on a Unix socket of each node, and on its port for peers. \
+If neither --socket nor --peers is given: at the ports for peers that the nodes at --endpoints name, if they are given; else \
+at the sockets of the local cluster; else at the socket of the node that runs here, by the configuration in BALSA_CONFIG and the \
+environment, as for `serve`.";
 
 /// How long a call may take unless `--timeout` says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -76,6 +82,12 @@ pub struct Global {
     /// The directory of a local cluster: where `up` keeps it, and where everything else looks for it [default: .balsa]
     #[arg(long = "dir", global = true, env = "BALSA_DIR", value_name = "DIR")]
     local_dir: Option<PathBuf>,
+    /// For what changes the cluster (module push, retry and drop, member, backup): a node's Unix socket
+    #[arg(long, global = true, env = "BALSA_SOCKET", value_name = "PATH", conflicts_with = "peers")]
+    socket: Option<PathBuf>,
+    /// For the same: nodes' ports for peers, where no socket can be reached
+    #[arg(long, global = true, env = "BALSA_PEERS", value_delimiter = ',', value_name = "HOST:PORT,...")]
+    peers: Vec<Endpoint>,
     /// How long a call may take with all its retries, such as 500ms or 1m [default: 10s; 2s while nothing listens]
     #[arg(long, global = true, value_name = "DURATION", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
@@ -192,6 +204,7 @@ async fn run_in(command: Command, session: &mut Session<'_>) -> Result<Exit, Err
 
 /// What a subcommand works with.
 struct Session<'a> {
+    global: Global,
     client: Client,
     endpoints: Endpoints,
     timeout: Duration,
@@ -205,16 +218,29 @@ impl<'a> Session<'a> {
     fn new(global: &Global, console: &'a mut Console) -> Result<Self, Error> {
         let endpoints = Endpoints::find(&global.endpoints, global.local_dir.as_deref(), &console.directory)?;
         let timeout = global.timeout.unwrap_or(TIMEOUT);
-        let first_contact = global.timeout.unwrap_or(FIRST_CONTACT);
-        let options = Options { first_contact, ..Options::new(endpoints.list.clone(), timeout) };
-        let given_timeout = global.timeout;
-        Ok(Self { client: Client::new(options), endpoints, timeout, given_timeout, format: global.output, console })
+        let client = client(&endpoints, global);
+        let (given_timeout, format, global) = (global.timeout, global.output, global.clone());
+        Ok(Self { global, client, endpoints, timeout, given_timeout, format, console })
+    }
+
+    /// From now on, calls go to where operators are served.
+    async fn as_operator(&mut self) -> Result<(), Error> {
+        let endpoints = operators::find(&self.global, &self.client, &self.console.directory).await?;
+        self.client = client(&endpoints, &self.global);
+        self.endpoints = endpoints;
+        Ok(())
     }
 
     /// A client for what takes longer than most: it has `usual` where `--timeout` says nothing.
     fn client_within(&self, usual: Duration) -> Client {
         self.client.within(self.given_timeout.unwrap_or(usual))
     }
+}
+
+fn client(endpoints: &Endpoints, global: &Global) -> Client {
+    let first_contact = global.timeout.unwrap_or(FIRST_CONTACT);
+    let options = Options::new(endpoints.list.clone(), global.timeout.unwrap_or(TIMEOUT));
+    Client::new(Options { first_contact, ..options })
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use crate::node;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The configuration, the same file for every node; without it, the defaults and the environment
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, env = super::operators::CONFIG, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Which of the cluster's nodes this is, such as balsa-1 [default: the host's name]
     #[arg(long, value_name = "NAME")]

@@ -9,6 +9,7 @@
 //!   balsa.toml     written by the first `up`, then yours to edit (unless --config names another)
 //!   balsa-0/ ...   each node's data; a second `up` goes on with it
 //!   endpoints      where clients reach the nodes, one host:port a line, while the cluster runs: how the CLI finds it
+//!   sockets        where operators reach them, one unix:/path a line: each is in its node's data
 //!   lock           held while `up` runs
 //! ```
 //!

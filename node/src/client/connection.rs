@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tonic::transport::{Channel, Error};
 
 use super::Endpoint;
+use crate::socket::Address;
 
 /// What making a connection may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -81,7 +82,13 @@ impl Connections {
 }
 
 async fn open(endpoint: &Endpoint, timeout: Duration) -> Result<Channel, Error> {
-    tonic::transport::Endpoint::from_shared(endpoint.uri())?
+    // Its directory stays open until the connection is there.
+    let address = match endpoint {
+        Endpoint::Socket(path) => Address::of(path).ok(),
+        Endpoint::Port { .. } => None,
+    };
+    let uri = address.as_ref().map_or_else(|| endpoint.uri(), |at| format!("unix:{}", at.path().display()));
+    tonic::transport::Endpoint::from_shared(uri)?
         .connect_timeout(timeout)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(PING_INTERVAL)

@@ -13,31 +13,49 @@ pub const LOCAL_DIRECTORY: &str = ".balsa";
 pub const DEV_DIRECTORY: &str = ".balsa-dev";
 /// Written by `balsa up` and `balsa dev` into their directory: one `host:port` a line.
 pub const FILE_NAME: &str = "endpoints";
+/// Beside it: the nodes' sockets for operators, one `unix:/path` a line.
+pub const SOCKETS_FILE_NAME: &str = "sockets";
 
-/// The address of one node, for clients. Shown as `host:port`.
+/// The address of one node. Shown as `host:port`, or as `unix:/path`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Endpoint {
-    host: String,
-    port: u16,
+pub enum Endpoint {
+    /// A port.
+    Port {
+        /// A name, an IPv4 address, or an IPv6 address in brackets.
+        host: String,
+        /// Its number.
+        port: u16,
+    },
+    /// The Unix socket of a node on this machine, for operators.
+    Socket(PathBuf),
 }
 
 impl Endpoint {
     /// `host` is a name, an IPv4 address, or an IPv6 address in brackets.
     pub fn new(host: &str, port: u16) -> Self {
-        Self { host: host.into(), port }
+        Self::Port { host: host.into(), port }
     }
 
     /// As an HTTP/2 client wants it.
     pub fn uri(&self) -> String {
-        format!("http://{self}")
+        match self {
+            Self::Port { .. } => format!("http://{self}"),
+            Self::Socket(_) => self.to_string(),
+        }
     }
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
+        match self {
+            Self::Port { host, port } => write!(f, "{host}:{port}"),
+            Self::Socket(path) => write!(f, "{SOCKET_SCHEME}{}", path.display()),
+        }
     }
 }
+
+/// What stands before the path of a socket.
+const SOCKET_SCHEME: &str = "unix:";
 
 /// Why a text is not an address of a node.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,9 +77,13 @@ pub enum EndpointError {
 impl FromStr for Endpoint {
     type Err = EndpointError;
 
-    /// `host:port`, `host` (with the default port), `[::1]:port`, each with `http://` before it or a `/` after it.
+    /// `host:port`, `host` (with the default port), `[::1]:port`, each with `http://` before it or a `/` after it; or `unix:/path`.
     fn from_str(text: &str) -> Result<Self, EndpointError> {
         let text = text.trim();
+        if let Some(path) = text.strip_prefix(SOCKET_SCHEME) {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return if path.is_empty() { Err(EndpointError::Empty) } else { Ok(Self::Socket(path.into())) };
+        }
         if text.starts_with("https://") {
             return Err(EndpointError::Tls(text.into()));
         }
@@ -105,6 +127,12 @@ pub struct Endpoints {
 pub enum Source {
     /// `--endpoints` or `BALSA_ENDPOINTS`.
     Given,
+    /// `--peers` or `--socket`, or their variables.
+    GivenToOperators,
+    /// What the nodes at `--endpoints` said that their ports for peers are.
+    Peers,
+    /// A node's configuration, which is that of the node that runs here, if one does.
+    Configuration,
     /// The file of a local cluster.
     File(PathBuf),
     /// Nobody said anything.
@@ -146,23 +174,36 @@ impl Endpoints {
         if !given.is_empty() {
             return Ok(Self { list: given.to_vec(), source: Source::Given });
         }
+        match Self::of_local(FILE_NAME, local, directory)? {
+            Some(found) => Ok(found),
+            None => Ok(Self { list: vec![Endpoint::new("127.0.0.1", DEFAULT_PORT)], source: Source::Default }),
+        }
+    }
+
+    /// Where operators reach the local cluster in `local`; else that of `directory` or above it, if there is one.
+    pub fn sockets(local: Option<&Path>, directory: &Path) -> Result<Option<Self>, FileError> {
+        Self::of_local(SOCKETS_FILE_NAME, local, directory)
+    }
+
+    /// Those in the file of that name of a local cluster.
+    fn of_local(name: &str, local: Option<&Path>, directory: &Path) -> Result<Option<Self>, FileError> {
         if let Some(local) = local {
-            let path = directory.join(local).join(FILE_NAME);
+            let path = directory.join(local).join(name);
             return match std::fs::read_to_string(&path) {
-                Ok(text) => Self::from_file(path, &text),
+                Ok(text) => Self::from_file(path, &text).map(Some),
                 Err(error) if absent(&error) => Err(FileError::NotThere(local.to_owned())),
                 Err(error) => Err(FileError::Unreadable { path, error }),
             };
         }
         let places = directory.ancestors().flat_map(|up| [LOCAL_DIRECTORY, DEV_DIRECTORY].map(|local| up.join(local)));
-        for path in places.map(|local| local.join(FILE_NAME)) {
+        for path in places.map(|local| local.join(name)) {
             match std::fs::read_to_string(&path) {
-                Ok(text) => return Self::from_file(path, &text),
+                Ok(text) => return Self::from_file(path, &text).map(Some),
                 Err(error) if absent(&error) => {}
                 Err(error) => return Err(FileError::Unreadable { path, error }),
             }
         }
-        Ok(Self { list: vec![Endpoint::new("127.0.0.1", DEFAULT_PORT)], source: Source::Default })
+        Ok(None)
     }
 
     fn from_file(path: PathBuf, text: &str) -> Result<Self, FileError> {

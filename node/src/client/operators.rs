@@ -1,4 +1,5 @@
-//! The operators' methods beside status: the life of modules, and backups.
+//! The operators' methods beside status: the life of modules, and backups. All but the history are served where operators call: at a
+//! node's socket or port for peers. See [`Client::peers`].
 //!
 //! None of them needs an idempotency key: a module that is active already is not activated twice, nor is anything else that
 //! is asked for here. So they are tried at one node after the other until one carries them out. What takes long is
@@ -10,21 +11,27 @@ use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
 use super::failure::describe;
-use super::{Call, Client, Error, Read, all, attempt_timeout, decode};
-use crate::proto::admin::admin_client::AdminClient;
+use super::{Call, Client, Endpoint, Error, Read, all, attempt_timeout, decode};
 use crate::proto::admin::module_push_request::Part;
 use crate::proto::admin::module_push_response::Event;
+use crate::proto::admin::operator_client::OperatorClient;
 use crate::proto::{admin, command};
 
 const HISTORY: &str = "/balsa.admin.v1.Admin/ModuleHistory";
-const RETRY: &str = "/balsa.admin.v1.Admin/ModuleRetry";
-const DROP: &str = "/balsa.admin.v1.Admin/ModuleDrop";
+const RETRY: &str = "/balsa.admin.v1.Operator/ModuleRetry";
+const DROP: &str = "/balsa.admin.v1.Operator/ModuleDrop";
 const MEMBERS: &str = "/balsa.admin.v1.Admin/Members";
-const CHANGE_MEMBER: &str = "/balsa.admin.v1.Admin/ChangeMember";
+const CHANGE_MEMBER: &str = "/balsa.admin.v1.Operator/ChangeMember";
 /// Of a module that is pushed, in one message.
 const PIECE_BYTES: usize = 1024 * 1024;
 
 impl Client {
+    /// The nodes' ports for peers, as the first node that answers knows them.
+    pub async fn peers(&self) -> Result<Vec<Endpoint>, Error> {
+        let nodes = self.status().await?.nodes;
+        Ok(nodes.iter().filter_map(|node| node.peer_addr.parse().ok()).collect())
+    }
+
     /// What became of each module that was ever wanted, or of the one called `name`; oldest first.
     pub async fn module_history(&self, name: &str) -> Result<Vec<command::Activation>, Error> {
         let request = admin::ModuleHistoryRequest { name: name.into() };
@@ -69,7 +76,7 @@ impl Client {
         let push = |channel: Channel, timeout| async move {
             let mut request = Request::new(tokio_stream::iter(pieces(header, file)));
             request.set_timeout(timeout);
-            let mut events = AdminClient::new(channel).module_push(request).await?.into_inner();
+            let mut events = OperatorClient::new(channel).module_push(request).await?.into_inner();
             decided(&mut events, on_stage).await
         };
         self.retry(None, all, push).await
@@ -79,7 +86,7 @@ impl Client {
     /// already belongs to one state. `take` says when it has enough.
     pub async fn backup(&self, take: &mut (dyn FnMut(Bytes) -> std::ops::ControlFlow<()> + Send)) -> Result<(), Error> {
         let open = |channel: Channel, _| async move {
-            Ok(AdminClient::new(channel).backup(admin::BackupRequest {}).await?.into_inner())
+            Ok(OperatorClient::new(channel).backup(admin::BackupRequest {}).await?.into_inner())
         };
         let mut chunks: Streaming<admin::BackupChunk> = self.retry(None, attempt_timeout, open).await?;
         while let Some(chunk) = chunks.message().await.map_err(|status| Error::Interrupted(describe(&status)))? {

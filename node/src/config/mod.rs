@@ -75,6 +75,8 @@ pub struct Node {
     pub peer_addr: SocketAddr,
     /// Where it listens for probes and metrics.
     pub http_addr: SocketAddr,
+    /// Its operators' socket.
+    pub socket: PathBuf,
     /// Threads that run queries.
     pub query_threads: usize,
 }
@@ -240,11 +242,11 @@ impl Recipe {
         check_replicas(&settings, &mut findings);
         let modules = modules(&settings, files, &mut findings);
         let own = nodes::own_name(&settings, self.args.host_name.as_deref()).map(str::to_owned);
-        let sites = nodes::sites(&settings, own.as_deref(), &mut findings);
+        let directories = settings.template("node.data_dir", &mut findings);
+        let sites = nodes::sites(&settings, own.as_deref(), directories.as_ref(), &mut findings);
         let ordinal = sites
             .as_ref()
             .and_then(|sites| nodes::identify(&settings, sites, self.args.host_name.as_deref(), &mut findings));
-        let directories = settings.template("node.data_dir", &mut findings);
         if let (Some(sites), Some(directories)) = (&sites, &directories) {
             nodes::check_directories(sites, directories, &settings, &mut findings);
         }
@@ -430,6 +432,7 @@ fn build(settings: &Settings, sites: &[Site], here: &Site, data_dir: &Template, 
             client_addr: here.client_addr,
             peer_addr: here.peer_addr,
             http_addr: here.http_addr,
+            socket: here.socket.clone(),
             query_threads: number("node.query_threads") as usize,
         },
         cluster: Cluster {

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use super::Member;
 use super::problem::{AddressFault, Findings, Problem};
@@ -29,6 +30,8 @@ pub struct Site {
     pub peer_addr: SocketAddr,
     /// Where it listens for probes and metrics.
     pub http_addr: SocketAddr,
+    /// Its operators' socket.
+    pub socket: PathBuf,
     /// How others reach it.
     pub member: Member,
 }
@@ -39,15 +42,24 @@ const ORDINALS_MAX: u32 = 64;
 
 const LISTENERS: [&str; 3] = ["node.client_addr", "node.peer_addr", "node.http_addr"];
 
+/// The operators' socket in a data directory, unless it is somewhere else.
+const SOCKET: &str = "balsa.sock";
+
 /// Works out all nodes, and those up to the one that is called `own`, if that is beyond `replicas`. `None` if anything is
 /// wrong, which is then among the findings.
 ///
 /// A node beyond `replicas` is a node all the same: it was one before somebody lowered the number, or an operator adds it.
-pub(super) fn sites(settings: &Settings, own: Option<&str>, findings: &mut Findings) -> Option<Vec<Site>> {
+pub(super) fn sites(
+    settings: &Settings,
+    own: Option<&str>,
+    directories: Option<&Template>,
+    findings: &mut Findings,
+) -> Option<Vec<Site>> {
     let names = names(settings, own, findings);
     let listen = LISTENERS.map(|path| settings.template(path, findings));
     let [client, peer] =
         ["node.advertise_client_addr", "node.advertise_peer_addr"].map(|path| settings.template(path, findings));
+    let sockets = settings.template("node.socket", findings);
     let names = names?;
     let cluster = settings.text("cluster.name")?;
     let mut plan = Plan { settings, cluster, names: &names, findings };
@@ -56,12 +68,14 @@ pub(super) fn sites(settings: &Settings, own: Option<&str>, findings: &mut Findi
     let reach_peers = plan.reach("node.advertise_peer_addr", peer.as_ref(), "peer_addr", peers.as_deref());
     let (clients, peers, https) = (clients?, peers?, https?);
     let (reach_clients, reach_peers) = (reach_clients?, reach_peers?);
+    let sockets = plan.sockets(sockets.as_ref(), directories?)?;
     let site = |at: usize| Site {
         ordinal: at as u32,
         name: names[at].clone(),
         client_addr: clients[at],
         peer_addr: peers[at],
         http_addr: https[at],
+        socket: sockets[at].clone(),
         member: Member {
             ordinal: at as u32,
             name: names[at].clone(),
@@ -72,6 +86,7 @@ pub(super) fn sites(settings: &Settings, own: Option<&str>, findings: &mut Findi
     let sites: Vec<_> = (0..names.len()).map(site).collect();
     check_ports(&sites, settings, findings);
     check_reach(&sites, settings, findings);
+    check_sockets(&sites, settings, findings);
     Some(sites)
 }
 
@@ -189,12 +204,27 @@ impl Plan<'_> {
         Some(listening.iter().map(SocketAddr::to_string).collect())
     }
 
+    /// Where each node's operators find it.
+    fn sockets(&mut self, template: Option<&Template>, directories: &Template) -> Option<Vec<PathBuf>> {
+        let settings = self.settings;
+        let (path, template, name) = match template {
+            Some(template) => ("node.socket", template, None),
+            None if settings.is_set("node.socket") => return None,
+            None => ("node.data_dir", directories, Some(SOCKET)),
+        };
+        let place = |text: &str| {
+            let place = settings.resolve(settings.get(path), text);
+            Ok(name.map_or(place.clone(), |name| place.join(name)))
+        };
+        self.each(path, template, place)
+    }
+
     /// The template's value for each node; only the first node's error is reported, since the others' are the same.
     fn each<T>(
         &mut self,
         path: &'static str,
         template: &Template,
-        parse: fn(&str) -> Result<T, AddressFault>,
+        parse: impl Fn(&str) -> Result<T, AddressFault>,
     ) -> Option<Vec<T>> {
         let key = self.settings.get(path).key;
         let one = |(ordinal, name): (usize, &String)| {
@@ -295,6 +325,22 @@ fn check_ports(sites: &[Site], settings: &Settings, findings: &mut Findings) {
             };
             findings.push(problem, settings.blame(&[second.path, first.path, "cluster.replicas"]));
         }
+    }
+}
+
+/// Two nodes of one host on one socket, that a file names: two that share a directory are warned of already.
+fn check_sockets(sites: &[Site], settings: &Settings, findings: &mut Findings) {
+    let is_same = |first: &Site, second: &Site| {
+        first.socket == second.socket && host_of(&first.member.peer_addr) == host_of(&second.member.peer_addr)
+    };
+    let twice = sites.iter().enumerate().find_map(|(at, second)| {
+        let first = sites[..at].iter().find(|first| is_same(first, second))?;
+        Some((first, second))
+    });
+    if let Some((first, second)) = twice.filter(|_| settings.is_set("node.socket")) {
+        let (first, second) = (first.name.clone(), second.name.clone());
+        let problem = Problem::SocketTwice { first, second, socket: sites[0].socket.display().to_string() };
+        findings.push(problem, settings.blame(&["node.socket"]));
     }
 }
 

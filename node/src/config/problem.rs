@@ -109,6 +109,8 @@ pub enum Problem {
     PortUsedTwice { port: u16, first: String, second: String, same_node: bool },
     #[error("`{}` gives {value} for both {first} and {second}", key.name())]
     AdvertisedTwice { key: &'static schema::Key, value: String, first: String, second: String },
+    #[error("{first} and {second} are on one host, and `socket` gives both of them \"{socket}\"")]
+    SocketTwice { first: String, second: String, socket: String },
     #[error("all {replicas} nodes would have the name \"{name}\"")]
     SameName { replicas: u64, name: String },
     #[error("\"{name}\" is not one of the cluster's nodes, {nodes}")]
@@ -214,6 +216,9 @@ impl Problem {
                 ),
             }),
             Self::AdvertisedTwice { .. } => Some("use {name} or {ordinal} in it, so that each node has an address of its own".to_owned()),
+            Self::SocketTwice { .. } => Some(
+                "use {name} or {ordinal} in it, or leave it out: then each node's is in its own data_dir".to_owned(),
+            ),
             Self::SameName { .. } => Some("use {ordinal} in `node_name`, such as \"{cluster}-{ordinal}\"".to_owned()),
             Self::NotInCluster { from_host: true, .. } => Some(
                 "that is the host's name; say which node this is with `serve --name`, or change `node_name` or `replicas` in [cluster]"

@@ -156,6 +156,14 @@ pub const KEYS: &[Key] = &[
         doc: "Where `/livez`, `/readyz` and `/metrics` are served: the address to listen on.",
     },
     Key {
+        path: "node.socket",
+        kind: Kind::Path,
+        default: Default::Follows("`balsa.sock` in data_dir"),
+        obeyed: Obeyed::AtStart,
+        doc: "A Unix socket, for operators on the node's machine or in its pod: what changes the cluster is served there and on \
+              peer_addr only. Its mode is 0600. A relative path in the file starts from the file's directory.",
+    },
+    Key {
         path: "node.advertise_client_addr",
         kind: Kind::Reach,
         default: Default::Follows("client_addr"),

@@ -18,7 +18,7 @@ use super::modules::Changes;
 use super::queries::Queries;
 use super::streams::Streams;
 use super::{Inner, Node};
-use crate::api;
+use crate::api::{self, DRAIN, Operators};
 use crate::config::{Config, Loaded};
 use crate::fatal::Fatal;
 use crate::files::{self, Wanted};
@@ -37,6 +37,7 @@ use crate::raft::peer_service::PeerService;
 use crate::raft::peers::Peers;
 use crate::raft::read_index::ReadGate;
 use crate::raft::types::Member;
+use crate::socket::{self, Socket};
 use crate::state_machine::{self, Fault, StateMachine};
 use crate::wasm::{self, Engine, HostFault};
 
@@ -66,6 +67,9 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The operators' socket.
+    #[error("operators cannot be served: {0}; `socket` in [node] sets the path")]
+    Socket(#[from] socket::Error),
     /// openraft refused its configuration or its storage.
     #[error("Raft cannot start: {0}")]
     Raft(String),
@@ -80,9 +84,6 @@ pub enum Error {
 /// The exit code of a process whose data has no place in its cluster any more: to start it again changes nothing.
 pub const EXIT_RETIRED: u8 = 6;
 
-/// How long calls under way have to end at a shutdown.
-const DRAIN: Duration = Duration::from_secs(5);
-
 /// Runs a node until `shutdown`, then drains it. `on_level` is called when its file asks for another log level.
 pub async fn serve(
     loaded: Loaded,
@@ -93,9 +94,12 @@ pub async fn serve(
     let listeners = Listeners::bind(&config).await?;
     let fatal = Fatal::default();
     let wanted = files::watch(loaded, on_level);
+    let at = config.node.socket.clone();
     let node = build(config, wanted, &fatal).await?;
+    // The directory is this process's own by now.
+    let socket = Socket::bind(&at)?;
     let (stop, stopped) = watch::channel(false);
-    let serving = node.start_servers(listeners, stopped);
+    let serving = node.start_servers(listeners, socket, stopped);
     node.start_duties();
     let outcome = tokio::select! {
         () = shutdown => Ok(()),
@@ -269,8 +273,13 @@ fn raft_config(config: &Config) -> Result<openraft::Config, Error> {
 }
 
 impl Node {
-    /// Serves clients, peers and probes until told to stop.
-    fn start_servers(&self, listeners: Listeners, stop: watch::Receiver<bool>) -> impl Future<Output = ()> + use<> {
+    /// Serves clients, peers, operators and probes until told to stop.
+    fn start_servers(
+        &self,
+        listeners: Listeners,
+        socket: Socket,
+        stop: watch::Receiver<bool>,
+    ) -> impl Future<Output = ()> + use<> {
         let metrics = Arc::new(Metrics::new());
         let options = api::Options::new(Arc::clone(&metrics));
         let clients = tokio::spawn(api::serve(listeners.client, self.clone(), options, stopped(stop.clone())));
@@ -278,16 +287,21 @@ impl Node {
         let readiness = move || asked.readiness();
         let gauges = move |metrics: &Metrics| measured.set_gauges(metrics);
         let probes = tokio::spawn(http::serve(listeners.http, readiness, gauges, metrics, stopped(stop.clone())));
+        let operators = Operators::new(self.clone());
+        let at_socket = tokio::spawn({
+            let (operators, stop) = (operators.clone(), stop.clone());
+            async move { api::serve_socket(&socket.listener, operators, stopped(stop)).await }
+        });
         let fenced = self.fenced().is_some();
         let service = PeerService::new(self.inner.raft.clone(), self.inner.peers.clone(), self.clone());
         let peers = tokio::spawn(async move {
             // A fenced node has nothing to say to its peers.
             if !fenced {
-                peer_server::serve(listeners.peer, service, stopped(stop)).await;
+                peer_server::serve(listeners.peer, service, operators, stopped(stop)).await;
             }
         });
         async move {
-            let _ = tokio::join!(clients, probes, peers);
+            let _ = tokio::join!(clients, probes, at_socket, peers);
         }
     }
 

@@ -93,6 +93,7 @@ pub(crate) struct Node {
     config: PathBuf,
     log: PathBuf,
     endpoint: Endpoint,
+    peer: Endpoint,
     http: SocketAddr,
     /// What libfaketime reads: how far the node's wall clock is off.
     clock: Option<PathBuf>,
@@ -284,6 +285,7 @@ impl Node {
             config: config.to_owned(),
             log: dir.join(format!("{name}.log")),
             endpoint: Endpoint::new("127.0.0.1", first),
+            peer: Endpoint::new("127.0.0.1", first + 1),
             http: SocketAddr::from((Ipv4Addr::LOCALHOST, first + 2)),
             clock: None,
             process: None,
@@ -387,6 +389,21 @@ impl Node {
     /// `http://host:port` for clients.
     pub(crate) fn uri(&self) -> String {
         self.endpoint.uri()
+    }
+
+    /// `host:port` for peers, and for operators.
+    pub(crate) fn peer_address(&self) -> String {
+        self.peer.to_string()
+    }
+
+    /// Its operators' socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.data_dir.join("balsa.sock")
+    }
+
+    /// The configuration it is started with.
+    pub(crate) fn config(&self) -> &Path {
+        &self.config
     }
 
     /// `host:port` for clients.

@@ -28,6 +28,7 @@ mod behind;
 mod clock;
 mod command_line;
 mod compared;
+mod doors;
 mod edited;
 mod fenced;
 mod founded;

@@ -3,12 +3,13 @@
 use balsa::proto::admin::admin_client::AdminClient;
 use balsa::proto::admin::module_push_request::Part;
 use balsa::proto::admin::module_push_response::Event;
+use balsa::proto::admin::operator_client::OperatorClient;
 use balsa::proto::admin::{
     ModuleDropRequest, ModuleHistoryRequest, ModulePush, ModulePushRequest, ModulePushResponse, ModuleRetryRequest,
 };
 use balsa::proto::command::activation::Outcome;
 use balsa::proto::command::{Activated, Activation, Refused};
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
 use crate::abacus::hash;
@@ -17,10 +18,18 @@ use crate::harness::{Cluster, Node, PATIENCE, until};
 /// Bytes of one message of a push.
 const PIECE: usize = 1 << 20;
 
+pub(crate) async fn connect(uri: String) -> Result<Channel, Status> {
+    let endpoint = Endpoint::from_shared(uri).unwrap().timeout(2 * PATIENCE);
+    endpoint.connect().await.map_err(|error| Status::unavailable(error.to_string()))
+}
+
 async fn admin(node: &Node) -> Result<AdminClient<Channel>, Status> {
-    let endpoint = Channel::from_shared(node.uri()).unwrap().timeout(2 * PATIENCE);
-    let channel = endpoint.connect().await.map_err(|error| Status::unavailable(error.to_string()))?;
-    Ok(AdminClient::new(channel))
+    Ok(AdminClient::new(connect(node.uri()).await?))
+}
+
+/// At the node's socket.
+async fn operator(node: &Node) -> Result<OperatorClient<Channel>, Status> {
+    Ok(OperatorClient::new(connect(format!("unix:{}", node.socket().display())).await?))
 }
 
 /// A push that is under way.
@@ -32,7 +41,7 @@ impl Push {
         let data = wasm.chunks(PIECE).map(|piece| Part::Data(piece.to_vec().into()));
         let parts = std::iter::once(Part::Header(header)).chain(data);
         let parts: Vec<_> = parts.map(|part| ModulePushRequest { part: Some(part) }).collect();
-        let stream = admin(node).await?.module_push(tokio_stream::iter(parts)).await?;
+        let stream = operator(node).await?.module_push(tokio_stream::iter(parts)).await?;
         Ok(Self(stream.into_inner()))
     }
 
@@ -100,13 +109,13 @@ pub(crate) async fn decided(cluster: &Cluster, name: &str, wasm: &[u8], index: u
 pub(crate) async fn retry(node: &Node, name: &str, without: &[&str]) -> Vec<String> {
     let without = without.iter().map(|&name| name.to_owned()).collect();
     let request = ModuleRetryRequest { name: name.into(), without };
-    admin(node).await.unwrap().module_retry(request).await.unwrap().into_inner().retried
+    operator(node).await.unwrap().module_retry(request).await.unwrap().into_inner().retried
 }
 
 /// Rows that were deleted.
 pub(crate) async fn drop_module(node: &Node, name: &str) -> Result<u64, Status> {
     let request = ModuleDropRequest { name: name.into() };
-    Ok(admin(node).await.unwrap().module_drop(request).await?.into_inner().rows)
+    Ok(operator(node).await.unwrap().module_drop(request).await?.into_inner().rows)
 }
 
 /// The row's activation.

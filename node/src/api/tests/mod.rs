@@ -25,7 +25,7 @@ use tonic::{Code, Status};
 
 use self::fake::Fake;
 use super::status::reason_of;
-use super::{Options, serve};
+use super::{Operators, Options, serve, serve_socket};
 use crate::http::Metrics;
 
 /// Longer than anything here takes on a busy machine.
@@ -69,6 +69,30 @@ impl Server {
     /// For generated clients.
     async fn channel(&self) -> Channel {
         Endpoint::from_shared(format!("http://{}", self.addr)).unwrap().connect().await.unwrap()
+    }
+}
+
+/// The operators' socket of a fake backend.
+struct BackDoor {
+    fake: Fake,
+    path: std::path::PathBuf,
+    _directory: tempfile::TempDir,
+    _shutdown: tokio_util::sync::DropGuard,
+}
+
+impl BackDoor {
+    fn open(fake: Fake) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("balsa.sock");
+        let socket = crate::socket::Socket::bind(&path).unwrap();
+        let (operators, shutdown) = (Operators::new(fake.clone()), CancellationToken::new());
+        let signal = shutdown.clone().cancelled_owned();
+        tokio::spawn(async move { serve_socket(&socket.listener, operators, signal).await });
+        Self { fake, path, _directory: directory, _shutdown: shutdown.drop_guard() }
+    }
+
+    async fn channel(&self) -> Channel {
+        Endpoint::from_shared(format!("unix:{}", self.path.display())).unwrap().connect().await.unwrap()
     }
 }
 

@@ -14,11 +14,13 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::{v1, v1alpha};
 
 use super::fake::{Fake, LATE, PUT, TEST};
-use super::{Server, soon};
+use super::{BackDoor, Server, soon};
+use crate::client::RawCodec;
 use crate::limits::PUSHES_MAX;
 use crate::proto::admin::admin_client::AdminClient;
 use crate::proto::admin::module_push_request::Part;
 use crate::proto::admin::module_push_response::Event;
+use crate::proto::admin::operator_client::OperatorClient;
 use crate::proto::admin::{
     BackupRequest, DeepCheckRequest, ModuleHistoryRequest, ModulePush, ModulePushRequest, ModulePushResponse,
     StatusRequest,
@@ -32,6 +34,13 @@ async fn server() -> (Server, Channel) {
     let server = Server::start(Fake::serving(&[&LATE, &TEST])).await;
     let channel = server.channel().await;
     (server, channel)
+}
+
+/// Where operators are served.
+async fn back_door() -> (BackDoor, Channel) {
+    let door = BackDoor::open(Fake::serving(&[&LATE, &TEST]));
+    let channel = door.channel().await;
+    (door, channel)
 }
 
 fn health_of(service: &str) -> HealthCheckRequest {
@@ -90,8 +99,8 @@ async fn operators_get_the_status_and_a_check() {
 
 #[tokio::test]
 async fn a_backup_that_the_disk_ends_ends_in_an_error() {
-    let (_server, channel) = server().await;
-    let mut chunks = AdminClient::new(channel).backup(BackupRequest {}).await.unwrap().into_inner();
+    let (_door, channel) = back_door().await;
+    let mut chunks = OperatorClient::new(channel).backup(BackupRequest {}).await.unwrap().into_inner();
     for expected in ["one", "two"] {
         assert_eq!(chunks.message().await.unwrap().unwrap().data, expected);
     }
@@ -110,7 +119,7 @@ fn data(bytes: &[u8]) -> ModulePushRequest {
 
 /// Pushes what `parts` are, and waits for the first word.
 async fn push(channel: &Channel, parts: Vec<ModulePushRequest>) -> Result<Streaming<ModulePushResponse>, Status> {
-    let mut events = AdminClient::new(channel.clone()).module_push(tokio_stream::iter(parts)).await?.into_inner();
+    let mut events = OperatorClient::new(channel.clone()).module_push(tokio_stream::iter(parts)).await?.into_inner();
     let first = soon(events.message()).await?.and_then(|response| response.event);
     assert_eq!(first, Some(Event::Stage("begun".into())));
     Ok(events)
@@ -118,18 +127,18 @@ async fn push(channel: &Channel, parts: Vec<ModulePushRequest>) -> Result<Stream
 
 #[tokio::test]
 async fn a_module_is_pushed_in_pieces() {
-    let (server, channel) = server().await;
+    let (door, channel) = back_door().await;
     let mut parts = vec![header("somebody")];
     parts.extend(TINY.chunks(100).map(data));
     push(&channel, parts).await.unwrap();
-    let pushes = server.fake.pushes();
+    let pushes = door.fake.pushes();
     let [(header, wasm)] = &pushes[..] else { panic!("{}", pushes.len()) };
     assert_eq!((header.pushed_by.as_str(), &wasm[..]), ("somebody", TINY));
 }
 
 #[tokio::test]
 async fn what_is_no_push_is_refused() {
-    let (server, channel) = server().await;
+    let (door, channel) = back_door().await;
     let large = vec![0; 1024 * 1024];
     let too_large = std::iter::once(header("")).chain((0..=32).map(|_| data(&large)));
     for (parts, why) in [
@@ -147,12 +156,12 @@ async fn what_is_no_push_is_refused() {
         let refused = push(&channel, vec![header(""), data(bytes)]).await.unwrap_err();
         assert!(refused.message().starts_with("what was pushed "), "{refused:?}");
     }
-    assert!(server.fake.pushes().is_empty());
+    assert!(door.fake.pushes().is_empty());
 }
 
 #[tokio::test]
 async fn so_many_modules_are_pushed_at_once() {
-    let (server, channel) = server().await;
+    let (door, channel) = back_door().await;
     let parts = || vec![header(""), data(TINY)];
     let mut under_way = Vec::new();
     for _ in 0..PUSHES_MAX {
@@ -171,7 +180,7 @@ async fn so_many_modules_are_pushed_at_once() {
         }
     };
     under_way.push(soon(again).await);
-    server.fake.open();
+    door.fake.open();
     for mut events in under_way {
         assert!(soon(events.message()).await.unwrap().is_none());
     }
@@ -187,6 +196,46 @@ async fn a_history_that_is_too_long_for_a_message_is_told_from_its_end() {
         let told = admin.module_history(ModuleHistoryRequest::default()).await.unwrap().into_inner().activations;
         assert_eq!(told.iter().map(|row| row.index).collect::<Vec<_>>(), (first..rows).collect::<Vec<_>>());
     }
+}
+
+#[tokio::test]
+async fn operators_are_not_served_at_the_clients_port_and_are_told_where() {
+    let (server, channel) = server().await;
+    let refused = OperatorClient::new(channel).backup(BackupRequest {}).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(refused.message().contains("on each node's Unix socket"), "{refused:?}");
+    let paths = ["balsa.admin.v1.Operator/ModuleDrop", "balsa.admin.v1.Operator/No", "balsa.admin.v1.Admin/ModulePush"];
+    for path in paths {
+        let answer = server.client().await.call(&format!("/{path}"), &[], b"").await;
+        assert_eq!(answer.failure(), (Code::PermissionDenied, "OPERATORS_ONLY".into()), "{path}");
+    }
+    assert!(server.fake.pushes().is_empty());
+}
+
+#[tokio::test]
+async fn a_peers_methods_are_not_served_at_the_clients_port() {
+    let (server, _) = server().await;
+    for path in ["balsa.peer.v1.Peer/Vote", "balsa.peer.v1.Peer/Execute", "balsa.peer.v1.Peer/Identify"] {
+        let answer = server.client().await.call(&format!("/{path}"), &[], b"").await;
+        assert_eq!(answer.failure(), (Code::Unimplemented, "UNKNOWN_METHOD".into()), "{path}");
+    }
+    assert_eq!(server.fake.refreshes(), 0, "no module can bring it");
+}
+
+#[tokio::test]
+async fn operators_find_what_only_reads_at_their_door_and_no_method_of_a_module() {
+    let (door, channel) = back_door().await;
+    let status = AdminClient::new(channel.clone()).status(StatusRequest {}).await.unwrap().into_inner();
+    assert_eq!(status.answered_by, "balsa-0");
+    for path in [PUT, "/grpc.health.v1.Health/Check", "/balsa.peer.v1.Peer/Vote", "/"] {
+        let mut grpc = tonic::client::Grpc::new(channel.clone());
+        grpc.ready().await.unwrap();
+        let path = http::uri::PathAndQuery::from_static(path);
+        let refused = grpc.unary(tonic::Request::new(Bytes::new()), path, RawCodec).await.unwrap_err();
+        assert_eq!(super::reason_of(&refused).unwrap().0, "UNKNOWN_METHOD");
+        assert!(refused.message().contains("clients are served on client_addr"), "{refused:?}");
+    }
+    assert!(door.fake.commands().is_empty());
 }
 
 #[tokio::test]

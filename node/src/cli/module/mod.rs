@@ -81,10 +81,22 @@ impl Args {
             _ => false,
         }
     }
+
+    /// Whether it changes the cluster, or takes all that it holds.
+    fn is_for_operators(&self) -> bool {
+        match &self.command {
+            Command::Push(_) | Command::Retry(_) | Command::Drop(_) => true,
+            Command::Check(args) => args.against_cluster,
+            _ => false,
+        }
+    }
 }
 
 /// Carries out what asks a cluster.
 pub(super) async fn run(args: &Args, session: &mut Session<'_>) -> Result<Exit, super::Error> {
+    if args.is_for_operators() {
+        session.as_operator().await?;
+    }
     match &args.command {
         Command::Push(args) => push::run(args, session).await,
         Command::List => list::run(session).await,

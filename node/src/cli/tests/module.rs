@@ -395,3 +395,37 @@ fn status_says_what_is_wrong_with_a_nodes_files() {
     let ran = Shell::on(&cluster, &["status"]).run().exits(Exit::Ok);
     assert_eq!(ran.text().matches("warning: ").count(), 3, "{}", ran.text());
 }
+
+#[test]
+fn operators_commands_go_to_the_socket_or_the_port_for_peers_that_is_given() {
+    let cluster = pushing(|| stream(events(&[], Some(activated()))));
+    let push =
+        |arguments: &[&str]| Shell::new(&[&["module", "push", "m.wasm"], arguments].concat()).file("m.wasm", b"x");
+    push(&["--peers", &cluster.endpoints()]).run().exits(Exit::Ok);
+    assert!(cluster.asked().iter().all(|asked| asked.path.ends_with("Operator/ModulePush")), "nobody asked for peers");
+
+    let ran = push(&["--socket", "no.sock", "--timeout", "100ms"]).run().exits(Exit::Unavailable);
+    assert!(ran.err.contains("no.sock: No such file or directory"), "{}", ran.err);
+    assert!(ran.err.contains("check the socket or the addresses"), "{}", ran.err);
+    push(&["--socket", "no.sock", "--peers", "a:1"]).run().exits(Exit::Usage);
+}
+
+#[test]
+fn operators_commands_find_the_local_cluster_by_its_sockets() {
+    let cluster = pushing(|| stream(events(&[], Some(activated()))));
+    let push = || Shell::new(&["module", "push", "m.wasm", "--timeout", "100ms"]).file("m.wasm", b"x");
+    let sockets = cluster.endpoints().replace(',', "\n");
+    push().file(".balsa/sockets", sockets.as_bytes()).run().exits(Exit::Ok);
+    // Clients find one there, and operators do not.
+    let ran = push().file(".balsa/endpoints", sockets.as_bytes()).run().exits(Exit::Unavailable);
+    assert!(ran.err.contains("balsa.sock (the socket of the node that would run here): "), "{}", ran.err);
+    assert!(ran.err.contains("is served to operators only: start a local cluster with `balsa up`"), "{}", ran.err);
+}
+
+#[test]
+fn an_operators_command_at_the_ports_of_clients_goes_on_to_those_for_peers() {
+    let cluster = pushing(|| stream(events(&[], Some(activated()))));
+    push(&cluster, b"x", &[]).exits(Exit::Ok);
+    let paths: Vec<_> = cluster.asked().into_iter().map(|asked| asked.path).collect();
+    assert_eq!(paths, ["/balsa.admin.v1.Admin/Status", "/balsa.admin.v1.Operator/ModulePush"]);
+}

@@ -218,6 +218,8 @@ impl Cluster {
             ..Default::default()
         };
         NodeStatus {
+            // It serves operators where it serves clients.
+            peer_addr: client_addr.clone(),
             name,
             client_addr,
             id: node as u64 + 1,

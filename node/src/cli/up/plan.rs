@@ -13,7 +13,7 @@ use super::Args;
 use super::child::Launch;
 use crate::cli::config::load_to_run;
 use crate::client::Endpoint;
-use crate::client::endpoint::{DEV_DIRECTORY, FILE_NAME, LOCAL_DIRECTORY};
+use crate::client::endpoint::{DEV_DIRECTORY, FILE_NAME, LOCAL_DIRECTORY, SOCKETS_FILE_NAME};
 use crate::config::{self, ConfigErrors, Finding, Overrides, Recipe, Site};
 
 /// Nodes of a new cluster.
@@ -244,18 +244,28 @@ impl Plan {
         self.dir.join(FILE_NAME)
     }
 
-    /// Says where the cluster is, at once or not at all.
+    /// Says where the cluster is, to clients and to operators, each at once or not at all.
     pub(super) fn write_endpoints(&self) -> io::Result<()> {
+        let sockets = self.sites.iter().map(|site| std::path::absolute(&site.socket).map(Endpoint::Socket));
+        let sockets = sockets.collect::<io::Result<Vec<_>>>()?;
+        let sockets: String = sockets.iter().map(|socket| format!("{socket}\n")).collect();
+        self.write(SOCKETS_FILE_NAME, &sockets)?;
         let lines: String = self.sites.iter().map(|site| format!("{}\n", local(site.client_addr))).collect();
-        let draft = self.dir.join("endpoints.new");
-        fs::write(&draft, lines)?;
-        fs::rename(&draft, self.endpoints_path())
+        self.write(FILE_NAME, &lines)
+    }
+
+    fn write(&self, name: &str, text: &str) -> io::Result<()> {
+        let draft = self.dir.join(format!("{name}.new"));
+        fs::write(&draft, text)?;
+        fs::rename(&draft, self.dir.join(name))
     }
 
     /// No cluster is here any more.
     pub(super) fn remove_endpoints(&self) {
-        // It is usually not there.
-        let _ = fs::remove_file(self.endpoints_path());
+        // They are usually not there.
+        for name in [FILE_NAME, SOCKETS_FILE_NAME] {
+            let _ = fs::remove_file(self.dir.join(name));
+        }
     }
 
     /// What to say when the cluster is ready.

@@ -1,6 +1,7 @@
 //! What a configuration means.
 
 use std::fs;
+use std::path::Path;
 
 use super::*;
 
@@ -118,5 +119,22 @@ fn a_whole_file_is_accepted() {
         .collect();
     let (mut written, bare) = (load(&text).config, load("").config);
     written.node.data_dir.clone_from(&bare.node.data_dir);
+    written.node.socket.clone_from(&bare.node.socket);
+    assert_eq!(
+        (written.cluster.replicas.take(), bare.cluster.replicas),
+        (Some(1), None),
+        "only what is written is asked for"
+    );
     assert_eq!(written, bare);
+}
+
+#[test]
+fn the_operators_socket_is_in_the_data_directory_unless_it_is_put_elsewhere() {
+    let found = load("[cluster]\nreplicas = 3\n[node]\ndata_dir = \"/data/{name}\"\n");
+    assert_eq!(found.config.node.socket, Path::new("/data/balsa-0/balsa.sock"));
+    assert_eq!(found.sites[2].socket, Path::new("/data/balsa-2/balsa.sock"));
+    let found = load("[node]\nsocket = \"/run/{name}.sock\"\n");
+    assert_eq!(found.config.node.socket, Path::new("/run/balsa-0.sock"));
+    let both = complaint("[cluster]\nreplicas = 3\n[node]\nsocket = \"/run/balsa.sock\"\n");
+    assert!(both.contains("balsa-0 and balsa-1 are on one host, and `socket` gives both of them"), "{both}");
 }

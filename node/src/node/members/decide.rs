@@ -14,8 +14,10 @@ pub(super) struct Seen {
     pub(super) voter: bool,
     /// An operator added it.
     pub(super) kept: bool,
-    /// It answered lately.
+    /// It was heard of lately: for one that is not, somebody else may come.
     pub(super) live: bool,
+    /// It answers at this moment: on one that does not, no majority is built, however lately it was heard of.
+    pub(super) answers: bool,
     /// Its log has all that the leader's had a moment ago.
     pub(super) caught_up: bool,
     /// The leader itself.
@@ -75,7 +77,7 @@ impl Sight {
 
     /// To make a learner a voter, or why not.
     pub(super) fn promote(&self, learner: &Seen) -> Result<Step, String> {
-        if !learner.live {
+        if !learner.answers {
             return Err("it does not answer".into());
         }
         if !learner.caught_up {
@@ -133,7 +135,7 @@ impl Sight {
         if !member.own {
             return Ok(Step::RemoveVoter(member.id));
         }
-        let able = rest().filter(|voter| voter.live && voter.caught_up);
+        let able = rest().filter(|voter| voter.answers && voter.caught_up);
         let next = able.max_by_key(|voter| (self.is_wanted(voter), std::cmp::Reverse(voter.ordinal)));
         let next = next.ok_or("it leads, and nobody else has caught up to lead instead")?;
         Ok(Step::HandOver { to: next.id })
@@ -143,13 +145,14 @@ impl Sight {
 /// Whether those of these voters who answer and have caught up are a majority of them; in words, if not.
 fn carried<'a>(voters: impl Iterator<Item = &'a Seen>) -> Result<(), String> {
     let voters: Vec<_> = voters.collect();
-    let lacking: Vec<_> = voters.iter().filter(|voter| !(voter.live && voter.caught_up)).collect();
+    let lacking: Vec<_> = voters.iter().filter(|voter| !(voter.answers && voter.caught_up)).collect();
     let able = voters.len() - lacking.len();
     if able > voters.len() / 2 {
         return Ok(());
     }
-    let why =
-        |voter: &&&Seen| format!("{} {}", voter.name, if voter.live { "has not caught up" } else { "does not answer" });
+    let why = |voter: &&&Seen| {
+        format!("{} {}", voter.name, if voter.answers { "has not caught up" } else { "does not answer" })
+    };
     let lacking: Vec<_> = lacking.iter().map(why).collect();
     Err(format!("of {} voters {able} would be able, which is no majority; {}", voters.len(), lacking.join(", ")))
 }
@@ -158,7 +161,7 @@ fn carried<'a>(voters: impl Iterator<Item = &'a Seen>) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    /// `v2` is a live voter with ordinal 2; a `-` behind it does not answer, a `<` lags; `l` is a learner, `k` one that an operator
+    /// `v2` is a live voter with ordinal 2; a `-` behind it is gone, a `~` only just, a `<` lags; `l` is a learner, `k` one that an operator
     /// added; `V` leads. The id is ten times the ordinal, and one more with each prime.
     fn sight(replicas: u32, members: &str) -> Sight {
         let one = |word: &str| {
@@ -172,6 +175,7 @@ mod tests {
                 voter: matches!(kind, b'v' | b'V'),
                 kept: kind == b'k',
                 live: !word.contains('-'),
+                answers: !word.contains(['-', '~']),
                 caught_up: !word.contains('<') && !word.contains('-'),
                 own: kind == b'V',
             }
@@ -208,6 +212,7 @@ mod tests {
     #[test]
     fn a_learner_waits_until_it_has_caught_up_and_for_ever_beside_a_live_namesake() {
         assert!(waits(3, "V0 v1 v2- l2'<").contains("has not caught up with the log"));
+        assert!(waits(3, "V0 v1 v2~ l2'").contains("is a voter and answers"), "it was heard of a moment ago");
         let two = waits(3, "V0 v1 v2 l2'");
         assert!(two.contains("another node of that name, 0000000000000014, is a voter and answers; stop one"), "{two}");
     }
@@ -252,6 +257,7 @@ mod tests {
             "{why}"
         );
         assert_eq!(step(3, "V0 v1 v2- v3 v4"), Some(Step::RemoveVoter(NodeId(40))));
+        assert_eq!(step(3, "V0 v1~ v2~ v3 v4"), None, "who was there a moment ago carries nothing");
         let sight = sight(1, "V0");
         assert!(sight.remove(&sight.members[0]).unwrap_err().contains("the last voter"));
     }

@@ -98,7 +98,9 @@ impl Node {
             self.settled_membership().ok_or_else(|| Undone::Again("the members are being changed just now".into()))?;
         // A moment ago: what is logged between this and the next line is on its way.
         let floor = self.inner.raft.metrics().borrow_watched().last_log_index.unwrap_or(0).saturating_sub(LAG_MAX);
-        let sight = self.sight(&membership, floor);
+        let asked = Instant::now();
+        self.exchange_round().await;
+        let sight = self.sight(&membership, floor, Some(asked));
         let name = request.name.as_str();
         match request.kind() {
             Kind::Add => self.add(name, &sight).await,
@@ -179,7 +181,7 @@ impl Node {
         if own.is_some_and(|own| own.name == name || own.id.to_string() == name) {
             return Ok(format!("{name} leads"));
         }
-        let able = |member: &&Seen| member.voter && !member.own && member.live && member.caught_up;
+        let able = |member: &&Seen| member.voter && !member.own && member.answers && member.caught_up;
         let to = match name {
             "" => {
                 let best = self.best_successor().and_then(|id| sight.members.iter().find(|member| member.id == id));
@@ -189,7 +191,7 @@ impl Node {
                 let member = find(sight, name, |_| true)?;
                 let why = match member {
                     Seen { voter: false, .. } => Some("is a learner; promote it first"),
-                    Seen { live: false, .. } => Some("does not answer"),
+                    Seen { answers: false, .. } => Some("does not answer"),
                     Seen { caught_up: false, .. } => Some("has not caught up with the log"),
                     _ => None,
                 };

@@ -45,11 +45,19 @@ impl Node {
         // An operator's change, or a node that is let in: the next look sees what came of it.
         let Ok(_turn) = self.inner.members.turn.try_lock() else { return self.inner.members.waiting() };
         let membership = self.membership();
+        if !self.is_committed(&membership) {
+            return Vec::new();
+        }
         if membership.membership().get_joint_config().len() > 1 {
             return self.finish(&membership).await.err().into_iter().collect();
         }
-        let Some(membership) = self.settled_membership() else { return Vec::new() };
-        let (step, mut waiting) = self.sight(&membership, floor).next();
+        let (mut step, mut waiting) = self.sight(&membership, floor, None).next();
+        if step.is_some() {
+            // Not on the word of a few seconds ago: a voter that died since would take the majority with it.
+            let asked = Instant::now();
+            self.exchange_round().await;
+            (step, waiting) = self.sight(&membership, floor, Some(asked)).next();
+        }
         let done = match step {
             Some(step) => self.carry_out(step, &membership).await,
             None => self.mend_addresses(&membership).await,
@@ -58,18 +66,25 @@ impl Node {
         waiting
     }
 
+    fn is_committed(&self, membership: &StoredMembership) -> bool {
+        *self.inner.server.borrow_watched().committed_membership_config == *membership
+    }
+
     /// Another leader died, or this one was interrupted, between the two halves of a change.
     async fn finish(&self, membership: &StoredMembership) -> Result<(), String> {
         tracing::info!(%membership, "finishing a change of the members that was begun");
         self.reshape(ChangeMembers::AddVoterIds(BTreeSet::new()), false, membership).await
     }
 
-    /// The cluster as this leader sees it. `floor`: who has the log up to here has caught up.
-    pub(super) fn sight(&self, membership: &StoredMembership, floor: u64) -> Sight {
+    /// The cluster as this leader sees it. `floor`: who has the log up to here has caught up. `asked`: who has not been heard of since
+    /// then does not answer.
+    pub(super) fn sight(&self, membership: &StoredMembership, floor: u64, asked: Option<Instant>) -> Sight {
         let (own, matched) = (self.inner.peers.own(), self.matched());
         let voters: BTreeSet<_> = membership.voter_ids().collect();
         let views = self.inner.views.lock();
         let seen = |(id, member): (&NodeId, &Member)| {
+            let view = views.get(id);
+            let answers = |view: &crate::node::PeerView| asked.map_or(view.is_fresh(), |asked| view.at >= asked);
             let index = matched.get(id).copied().flatten().map_or(0, |id| id.index());
             Seen {
                 id: *id,
@@ -77,7 +92,8 @@ impl Node {
                 ordinal: self.ordinal_of(&member.name),
                 voter: voters.contains(id),
                 kept: member.kept,
-                live: *id == own || views.get(id).is_some_and(crate::node::PeerView::is_fresh),
+                live: *id == own || view.is_some_and(crate::node::PeerView::is_fresh),
+                answers: *id == own || view.is_some_and(answers),
                 caught_up: *id == own || index >= floor,
                 own: *id == own,
             }

@@ -1,0 +1,84 @@
+//! Which door serves whom: clients their port, peers theirs, operators the port for peers and the node's socket.
+
+use std::os::unix::fs::PermissionsExt;
+
+use balsa::client::RawCodec;
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use tonic::Code;
+use tonic::client::Grpc;
+
+use crate::harness::{Cluster, Setup, program, run};
+use crate::operator::connect;
+
+/// What the server at `uri` says to an empty message for `path`.
+async fn answer(uri: String, path: &'static str) -> (Code, String) {
+    let mut grpc = Grpc::new(connect(uri).await.unwrap());
+    grpc.ready().await.unwrap();
+    match grpc.unary(tonic::Request::new(Bytes::new()), PathAndQuery::from_static(path), RawCodec).await {
+        Ok(_) => (Code::Ok, String::new()),
+        Err(status) => (status.code(), status.message().to_owned()),
+    }
+}
+
+const LIST: &str = "/kvstore.v1.KvStore/List";
+const STATUS: &str = "/balsa.admin.v1.Admin/Status";
+const RETRY: &str = "/balsa.admin.v1.Operator/ModuleRetry";
+const IDENTIFY: &str = "/balsa.peer.v1.Peer/Identify";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_door_serves_what_it_is_for_and_nothing_else() {
+    let cluster = Cluster::start(Setup { replicas: 1, ..Setup::default() }).await;
+    let node = &cluster.nodes[0];
+    let clients = || node.uri();
+    let peers = || format!("http://{}", node.peer_address());
+    let socket = || format!("unix:{}", node.socket().display());
+
+    assert_eq!(answer(clients(), LIST).await.0, Code::Ok);
+    assert_eq!(answer(clients(), STATUS).await.0, Code::Ok);
+    let (code, why) = answer(clients(), RETRY).await;
+    assert!(code == Code::PermissionDenied && why.contains("on its port for peers"), "{why}");
+    let (code, why) = answer(clients(), IDENTIFY).await;
+    assert!(code == Code::Unimplemented && why.contains("/balsa.peer.v1.Peer/Identify"), "{why}");
+
+    for door in [peers(), socket()] {
+        assert_eq!(answer(door.clone(), STATUS).await.0, Code::Ok, "{door}");
+        assert_eq!(answer(door.clone(), RETRY).await.0, Code::Ok, "{door}");
+        let (code, why) = answer(door.clone(), LIST).await;
+        assert!(code == Code::Unimplemented && why.contains("clients are served on client_addr"), "{door}: {why}");
+    }
+    assert_eq!(answer(peers(), IDENTIFY).await.0, Code::Ok);
+    assert_eq!(answer(socket(), IDENTIFY).await.0, Code::Unimplemented);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operators_find_the_socket_of_the_node_that_runs_where_they_are() {
+    let mut cluster = Cluster::start(Setup::default()).await;
+    let mode = std::fs::metadata(cluster.nodes[1].socket()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    // As by `kubectl exec`: the environment of the pod says what `serve` was told.
+    let retry = async |cluster: &Cluster| {
+        let mut command = program();
+        command.args(["module", "retry"]).current_dir(cluster.dir());
+        command.env("BALSA_CONFIG", cluster.nodes[1].config()).env("BALSA_NODE__NAME", "balsa-1");
+        run(command).await
+    };
+    assert!(retry(&cluster).await.ends(1).contains("nothing was refused or waits"));
+    let (peer, socket) = (cluster.nodes[2].peer_address(), cluster.nodes[0].socket().display().to_string());
+    for door in [["--peers", &peer], ["--socket", &socket]] {
+        let ran = crate::harness::balsa(cluster.dir(), &[&["module", "retry"], &door[..]].concat()).await;
+        ran.ends(1);
+    }
+
+    // What a killed node leaves is in nobody's way; one that stops takes its socket away.
+    cluster.nodes[1].kill().await;
+    assert!(cluster.nodes[1].socket().exists());
+    let ran = retry(&cluster).await;
+    assert!(ran.code == 3 && ran.err.contains("balsa.sock (the socket of the node that would run here)"), "{ran:?}");
+    cluster.nodes[1].start();
+    cluster.ready().await;
+    retry(&cluster).await.ends(1);
+    assert!(cluster.nodes[1].terminate().await.success());
+    assert!(!cluster.nodes[1].socket().exists());
+}
