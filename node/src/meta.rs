@@ -13,7 +13,43 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{ClusterId, NodeId, unhex};
 
 const FILE: &str = "node.meta";
+const STANDING_FILE: &str = "standing";
 const VERSION: u32 = 1;
+
+/// How this data directory stands with its cluster, as far as it was noted (the file `standing`).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Standing {
+    /// Nothing is noted: it is new, or takes part in a founding.
+    #[default]
+    New,
+    /// It found a cluster that others have begun, and asks to be let in. It never begins one.
+    Joining,
+    /// A committed membership had it.
+    Member,
+    /// It is not a member any more and never will be; why, in words that follow "this node".
+    Removed(String),
+    /// Peers know of more than its log has; in such words too.
+    RolledBack(String),
+}
+
+impl Standing {
+    /// Why a node with this data can never take part again, if so.
+    pub fn retired(&self) -> Option<&str> {
+        match self {
+            Self::Removed(why) | Self::RolledBack(why) => Some(why),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StandingOnDisk {
+    version: u32,
+    standing: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    why: String,
+}
 
 /// The contents of `node.meta`, and where it lies.
 #[derive(Debug)]
@@ -25,6 +61,8 @@ pub struct Meta {
     pub cluster_id: Option<ClusterId>,
     /// The name under which the directory was last used; a person's hint, not an identity.
     pub name: String,
+    /// Changed by [`Self::stand`].
+    pub standing: Standing,
     _lock: File,
 }
 
@@ -42,7 +80,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The file is not one that balsa wrote.
-    #[error("{} is damaged: {why}. It holds this node's identity and cannot be made anew beside an old log; put it back from a copy of this very volume; else this node is lost to its cluster, and docs/operations.md says what can be done", .path.display())]
+    #[error("{} is damaged: {why}. It holds this node's identity and cannot be made anew beside an old log; put it back from a copy of this very volume; else this volume is lost: empty it and start the node, which joins anew (docs/operations.md, A lost node)", .path.display())]
     Damaged {
         /// Which file.
         path: PathBuf,
@@ -87,6 +125,7 @@ impl Meta {
                     node_id: NodeId::random(),
                     cluster_id: None,
                     name: name.into(),
+                    standing: Standing::New,
                     _lock: lock,
                 };
                 meta.store()?;
@@ -110,7 +149,8 @@ impl Meta {
                 Some(bytes.ok_or_else(|| damaged("cluster_id is not 32 hex digits".into()))?)
             }
         };
-        let meta = Self { dir: dir.into(), node_id, cluster_id, name: name.into(), _lock: lock };
+        let standing = read_standing(dir)?;
+        let meta = Self { dir: dir.into(), node_id, cluster_id, name: name.into(), standing, _lock: lock };
         if on_disk.name != name {
             tracing::warn!(was = on_disk.name, now = name, "this data directory was last used under another name");
             meta.store()?;
@@ -125,6 +165,26 @@ impl Meta {
         self.store()
     }
 
+    /// Notes how the directory stands with its cluster, durably.
+    pub fn stand(&mut self, standing: Standing) -> Result<(), Error> {
+        if self.standing == standing {
+            return Ok(());
+        }
+        let word = match &standing {
+            Standing::New => "new",
+            Standing::Joining => "joining",
+            Standing::Member => "member",
+            Standing::Removed(_) => "removed",
+            Standing::RolledBack(_) => "rolled back",
+        };
+        let why = standing.retired().unwrap_or_default().to_owned();
+        let on_disk = StandingOnDisk { version: VERSION, standing: word.into(), why };
+        let text = toml::to_string(&on_disk).expect("a flat table of strings is TOML");
+        write_durably(&self.dir, STANDING_FILE, text.as_bytes())?;
+        self.standing = standing;
+        Ok(())
+    }
+
     fn store(&self) -> Result<(), Error> {
         let on_disk = OnDisk {
             version: VERSION,
@@ -134,6 +194,25 @@ impl Meta {
         };
         let text = toml::to_string(&on_disk).expect("a flat table of strings is TOML");
         write_durably(&self.dir, FILE, text.as_bytes())
+    }
+}
+
+fn read_standing(dir: &Path) -> Result<Standing, Error> {
+    let path = dir.join(STANDING_FILE);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Standing::New),
+        Err(source) => return Err(Error::Io { what: "read", path, source }),
+    };
+    let damaged = |why: String| Error::Damaged { path: dir.join(STANDING_FILE), why };
+    let on_disk: StandingOnDisk = toml::from_str(&text).map_err(|error| damaged(error.message().to_owned()))?;
+    match on_disk.standing.as_str() {
+        "new" => Ok(Standing::New),
+        "joining" => Ok(Standing::Joining),
+        "member" => Ok(Standing::Member),
+        "removed" => Ok(Standing::Removed(on_disk.why)),
+        "rolled back" => Ok(Standing::RolledBack(on_disk.why)),
+        other => Err(damaged(format!("{other:?} is not a standing that this balsa knows"))),
     }
 }
 
@@ -190,6 +269,19 @@ mod tests {
         let cluster = ClusterId::random();
         Meta::open(dir.path(), "balsa-0").unwrap().adopt(cluster).unwrap();
         assert_eq!(Meta::open(dir.path(), "balsa-0").unwrap().cluster_id, Some(cluster));
+    }
+
+    #[test]
+    fn a_standing_is_remembered_with_its_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Meta::open(dir.path(), "balsa-0").unwrap();
+        assert_eq!(open().standing, Standing::New);
+        for standing in [Standing::Joining, Standing::Member, Standing::Removed("was \"removed\"\nat 7".into())] {
+            open().stand(standing.clone()).unwrap();
+            assert_eq!(open().standing, standing);
+        }
+        fs::write(dir.path().join(STANDING_FILE), "version = 1\nstanding = \"odd\"\n").unwrap();
+        assert!(matches!(Meta::open(dir.path(), "balsa-0"), Err(Error::Damaged { .. })));
     }
 
     #[test]

@@ -118,6 +118,9 @@ pub enum ServiceError {
     /// What an operator asked for about a module cannot be done.
     #[error("{0}")]
     Module(String),
+    /// What an operator asked for about a member cannot be done.
+    #[error("{0}")]
+    Member(String),
     /// The idempotency key cannot be one.
     #[error("the idempotency-key is not valid: {0}")]
     KeyInvalid(String),
@@ -199,6 +202,10 @@ pub trait Backend: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<String>, ServiceError>> + Send;
     /// Deletes the state of a module that no files want; how many rows that were.
     fn module_drop(&self, module: String) -> impl Future<Output = Result<u64, ServiceError>> + Send;
+    /// Who belongs to the cluster.
+    fn members(&self) -> impl Future<Output = admin::MembersResponse> + Send;
+    /// Changes that, or who leads; what was done, in words.
+    fn change_member(&self, change: admin::MemberChange) -> impl Future<Output = Result<String, ServiceError>> + Send;
     /// Whether clients should be sent here.
     fn ready(&self) -> bool;
     /// `balsa-0`

@@ -34,6 +34,10 @@ impl<B: Backend> Admin for Inspector<B> {
         let activations = self.0.module_history(name).await.map_err(|error| status(&error.into()))?;
         Ok(Response::new(pb::ModuleHistoryResponse { activations: newest(activations) }))
     }
+
+    async fn members(&self, _request: Request<pb::MembersRequest>) -> Result<Response<pb::MembersResponse>, Status> {
+        Ok(Response::new(self.0.members().await))
+    }
 }
 
 /// As many of the last rows as one message holds.

@@ -55,6 +55,14 @@ impl<B: Backend> Operator for Hand<B> {
         rows.map(|rows| Response::new(pb::ModuleDropResponse { rows })).map_err(|error| status(&error.into()))
     }
 
+    async fn change_member(
+        &self,
+        request: Request<pb::MemberChange>,
+    ) -> Result<Response<pb::MemberChangeResponse>, Status> {
+        let done = self.0.change_member(request.into_inner()).await;
+        done.map(|done| Response::new(pb::MemberChangeResponse { done })).map_err(|error| status(&error.into()))
+    }
+
     async fn backup(&self, _request: Request<pb::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
         let chunks = self.0.backup().await.map_err(|error| status(&error.into()))?;
         let chunks = chunks.map(|chunk| match chunk {

@@ -60,6 +60,8 @@ pub enum Reason {
     Trap,
     /// What an operator asked for about a module cannot be done.
     ModuleRefused,
+    /// What an operator asked for about a member cannot be done.
+    MemberRefused,
     /// The method is not served to clients.
     OperatorsOnly,
     /// The request is above its limit.
@@ -100,7 +102,7 @@ impl Retry {
 
 impl Reason {
     /// All of them, in the order of `docs/errors.md`.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::NotLeader,
         Self::NoLeader,
         Self::NotReady,
@@ -121,6 +123,7 @@ impl Reason {
         Self::Fenced,
         Self::ShuttingDown,
         Self::ModuleRefused,
+        Self::MemberRefused,
         Self::OperatorsOnly,
     ];
 
@@ -147,6 +150,7 @@ impl Reason {
             Self::ShuttingDown => "SHUTTING_DOWN",
             Self::InvalidMetadata => "INVALID_METADATA",
             Self::ModuleRefused => "MODULE_REFUSED",
+            Self::MemberRefused => "MEMBER_REFUSED",
             Self::OperatorsOnly => "OPERATORS_ONLY",
         }
     }
@@ -160,7 +164,7 @@ impl Reason {
             // ABORTED or UNAVAILABLE would be retried by clients that know nothing of idempotency keys.
             Self::OutcomeUnknown => Code::Unknown,
             Self::Deadline => Code::DeadlineExceeded,
-            Self::KeyForgotten | Self::ModuleRefused => Code::FailedPrecondition,
+            Self::KeyForgotten | Self::ModuleRefused | Self::MemberRefused => Code::FailedPrecondition,
             Self::KeyReused | Self::KeyInvalid | Self::InvalidMetadata => Code::InvalidArgument,
             Self::UnknownMethod => Code::Unimplemented,
             Self::OperatorsOnly => Code::PermissionDenied,
@@ -193,6 +197,7 @@ impl Reason {
             | Self::RequestTooLarge
             | Self::ResultTooLarge
             | Self::ModuleRefused
+            | Self::MemberRefused
             | Self::OperatorsOnly => Retry::Never,
         }
     }
@@ -277,6 +282,7 @@ fn of_service(error: &ServiceError) -> Reason {
         ServiceError::ShuttingDown => Reason::ShuttingDown,
         ServiceError::KeyInvalid(_) => Reason::KeyInvalid,
         ServiceError::Module(_) => Reason::ModuleRefused,
+        ServiceError::Member(_) => Reason::MemberRefused,
     }
 }
 
@@ -451,6 +457,7 @@ mod tests {
         is(E::ShuttingDown, Code::Unavailable, Some(Reason::ShuttingDown));
         is(E::KeyInvalid("too old".into()), Code::InvalidArgument, Some(Reason::KeyInvalid));
         is(E::Module("it serves".into()), Code::FailedPrecondition, Some(Reason::ModuleRefused));
+        is(E::Member("it is the last voter".into()), Code::FailedPrecondition, Some(Reason::MemberRefused));
     }
 
     #[test]

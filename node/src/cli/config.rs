@@ -324,7 +324,7 @@ mod tests {
 
         [cluster]
         name = "balsa"                     # default; at founding
-        replicas = 3                       # balsa.toml:2; at founding
+        replicas = 3                       # balsa.toml:2; by the log
         node_name = "{cluster}-{ordinal}"  # default; at founding
 
         # no [[module]]: the built-in key/value store

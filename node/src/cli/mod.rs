@@ -19,6 +19,7 @@ mod dev;
 mod error;
 mod health;
 mod kv;
+mod member;
 mod module;
 mod operators;
 mod status;
@@ -45,7 +46,9 @@ Exit codes:
   2  wrong usage or configuration
   3  unavailable: no node served the call in time, and it was surely not run; or a push was not decided in time
   4  outcome unknown: the command was sent, and may or may not have been run
-  5  rejected: by the module, which ran and answered with an error, or of a module that was pushed and refused
+  5  rejected: by the module, which ran and answered with an error, or of a module that was pushed and refused, or of a change \
+of the members that is not safe
+  6  only of `serve`: this node's data has no place in its cluster any more; to start it again changes nothing
 
 Endpoints, if none are given: those of the local cluster in --dir; without it, of the one in .balsa or .balsa-dev, looked \
 for from here upward; else 127.0.0.1:6000.
@@ -80,7 +83,7 @@ pub struct Global {
     /// The directory of a local cluster: where `up` keeps it, and where everything else looks for it [default: .balsa]
     #[arg(long = "dir", global = true, env = "BALSA_DIR", value_name = "DIR")]
     local_dir: Option<PathBuf>,
-    /// For what changes the cluster (module push, retry and drop, backup): a node's Unix socket
+    /// For what changes the cluster (module push, retry and drop, member, backup): a node's Unix socket
     #[arg(long, global = true, env = "BALSA_SOCKET", value_name = "PATH", conflicts_with = "peers")]
     socket: Option<PathBuf>,
     /// For the same: nodes' ports for peers, where no socket can be reached
@@ -110,6 +113,8 @@ enum Command {
     Status,
     /// Say whether one node is ready, for probes from inside its container
     Health(health::Health),
+    /// Show and change who belongs to the cluster, and who leads it
+    Member(member::Args),
     /// Store a value
     Put(kv::Put),
     /// Print a value; exit code 1 if the key is absent
@@ -202,6 +207,7 @@ async fn run_in(command: Command, session: &mut Session<'_>) -> Result<Exit, Err
         Command::Backup(args) => backup::run(&args, session).await,
         Command::Bench(args) => bench::run(&args, session).await,
         Command::Module(args) => module::run(&args, session).await,
+        Command::Member(args) => member::run(&args, session).await,
         Command::Serve(_)
         | Command::Up(_)
         | Command::Dev(_)

@@ -55,7 +55,10 @@ pub(super) fn run(args: Args) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
-            ExitCode::FAILURE
+            match error {
+                node::Error::Retired(_) => ExitCode::from(node::EXIT_RETIRED),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }

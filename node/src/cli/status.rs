@@ -155,6 +155,7 @@ fn node_json(node: &NodeStatus) -> Value {
         "wish": node.wish.as_ref().map(|wish| hex(&wish.hash)),
         "problems": node.problems,
         "restart_for": node.restart_for,
+        "replicas": node.wish.as_ref().map(|wish| wish.replicas).filter(|replicas| *replicas > 0),
     })
 }
 

@@ -44,7 +44,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Arguments.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// How many nodes a new cluster gets [default: 3]
+    /// How many nodes the cluster has; another number than before adds or removes members [default: 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=9))]
     pub(super) nodes: Option<u64>,
     /// The cluster's directory: `--dir`, which all clients understand as well.

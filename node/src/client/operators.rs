@@ -20,6 +20,8 @@ use crate::proto::{admin, command};
 const HISTORY: &str = "/balsa.admin.v1.Admin/ModuleHistory";
 const RETRY: &str = "/balsa.admin.v1.Operator/ModuleRetry";
 const DROP: &str = "/balsa.admin.v1.Operator/ModuleDrop";
+const MEMBERS: &str = "/balsa.admin.v1.Admin/Members";
+const CHANGE_MEMBER: &str = "/balsa.admin.v1.Operator/ChangeMember";
 /// Of a module that is pushed, in one message.
 const PIECE_BYTES: usize = 1024 * 1024;
 
@@ -49,6 +51,18 @@ impl Client {
         let dropped: admin::ModuleDropResponse =
             self.slow(DROP, &admin::ModuleDropRequest { name: name.into() }).await?;
         Ok(dropped.rows)
+    }
+
+    /// Who belongs to the cluster, and who asks to.
+    pub async fn members(&self) -> Result<admin::MembersResponse, Error> {
+        let call = Call::query(MEMBERS, admin::MembersRequest {}.encode_to_vec(), Read::default());
+        decode(MEMBERS, self.call(&call).await?)
+    }
+
+    /// Changes who belongs to the cluster, or who leads it; what was done, in words.
+    pub async fn change_member(&self, change: &admin::MemberChange) -> Result<String, Error> {
+        let changed: admin::MemberChangeResponse = self.slow(CHANGE_MEMBER, change).await?;
+        Ok(changed.done)
     }
 
     /// Makes `file` (wasm, compressed or not) the module that it names. Tells `on_stage` what the cluster does, and returns

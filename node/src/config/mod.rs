@@ -88,8 +88,14 @@ pub struct Node {
 pub struct Cluster {
     /// Its name.
     pub name: String,
-    /// The nodes that found it, by ordinal.
+    /// The nodes that found it, by ordinal. A node beyond `replicas` is not among them.
     pub members: Vec<Member>,
+    /// This node as the others know it.
+    pub own: Member,
+    /// The names that nodes may have, by ordinal, also beyond `members`.
+    pub names: Vec<String>,
+    /// How many nodes there should be, if the file says so: a file that does not takes none away.
+    pub replicas: Option<u32>,
 }
 
 /// A node as the others know it.
@@ -246,8 +252,9 @@ impl Recipe {
         check_timings(&settings, &mut findings);
         check_replicas(&settings, &mut findings);
         let modules = modules(&settings, files, &mut findings);
+        let own = nodes::own_name(&settings, self.args.host_name.as_deref()).map(str::to_owned);
         let directories = settings.template("node.data_dir", &mut findings);
-        let sites = nodes::sites(&settings, directories.as_ref(), &mut findings);
+        let sites = nodes::sites(&settings, own.as_deref(), directories.as_ref(), &mut findings);
         let ordinal = sites
             .as_ref()
             .and_then(|sites| nodes::identify(&settings, sites, self.args.host_name.as_deref(), &mut findings));
@@ -286,7 +293,7 @@ impl Config {
 
     /// This node, as the others know it.
     pub fn this_member(&self) -> &Member {
-        &self.cluster.members[self.node.ordinal as usize]
+        &self.cluster.own
     }
 
     /// The others.
@@ -441,7 +448,10 @@ fn build(settings: &Settings, sites: &[Site], here: &Site, data_dir: &Template, 
         },
         cluster: Cluster {
             name: text("cluster.name").to_owned(),
-            members: sites.iter().map(|site| site.member.clone()).collect(),
+            members: sites.iter().take(number("cluster.replicas") as usize).map(|site| site.member.clone()).collect(),
+            own: here.member.clone(),
+            names: nodes::all_names(settings),
+            replicas: settings.is_set("cluster.replicas").then(|| number("cluster.replicas") as u32),
         },
         modules,
         limits: Replicated {

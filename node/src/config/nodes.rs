@@ -36,17 +36,26 @@ pub struct Site {
     pub member: Member,
 }
 
-/// Ordinals looked at to tell "a node of this cluster, but beyond its replicas" from "a host with a name of its own".
-const ORDINALS_MAX: u32 = 1000;
+/// Nodes that a cluster may ever have, those that operators add included: ordinals looked at to tell "a node of this cluster, but
+/// beyond its replicas" from "a host with a name of its own".
+const ORDINALS_MAX: u32 = 64;
 
 const LISTENERS: [&str; 3] = ["node.client_addr", "node.peer_addr", "node.http_addr"];
 
 /// The operators' socket in a data directory, unless it is somewhere else.
 const SOCKET: &str = "balsa.sock";
 
-/// Works out all nodes. `None` if anything is wrong, which is then among the findings.
-pub(super) fn sites(settings: &Settings, directories: Option<&Template>, findings: &mut Findings) -> Option<Vec<Site>> {
-    let names = names(settings, findings);
+/// Works out all nodes, and those up to the one that is called `own`, if that is beyond `replicas`. `None` if anything is
+/// wrong, which is then among the findings.
+///
+/// A node beyond `replicas` is a node all the same: it was one before somebody lowered the number, or an operator adds it.
+pub(super) fn sites(
+    settings: &Settings,
+    own: Option<&str>,
+    directories: Option<&Template>,
+    findings: &mut Findings,
+) -> Option<Vec<Site>> {
+    let names = names(settings, own, findings);
     let listen = LISTENERS.map(|path| settings.template(path, findings));
     let [client, peer] =
         ["node.advertise_client_addr", "node.advertise_peer_addr"].map(|path| settings.template(path, findings));
@@ -81,12 +90,19 @@ pub(super) fn sites(settings: &Settings, directories: Option<&Template>, finding
     Some(sites)
 }
 
+/// The name that this process was given, or its host's.
+pub(super) fn own_name<'a>(settings: &'a Settings, host: Option<&'a str>) -> Option<&'a str> {
+    settings.text("node.name").or(host.map(without_domain))
+}
+
 /// The nodes' names, by ordinal.
-fn names(settings: &Settings, findings: &mut Findings) -> Option<Vec<String>> {
+fn names(settings: &Settings, own: Option<&str>, findings: &mut Findings) -> Option<Vec<String>> {
     const PATH: &str = "cluster.node_name";
     let template = settings.template(PATH, findings)?;
     let (cluster, replicas) = (settings.text("cluster.name")?, settings.number("cluster.replicas")?);
-    let names: Vec<_> = (0..replicas as u32).map(|ordinal| name(&template, cluster, ordinal)).collect();
+    let beyond = own.and_then(|own| all_names(settings).iter().position(|name| name == own)).map_or(0, |at| at + 1);
+    let count = (replicas as u32).max(beyond as u32);
+    let names: Vec<_> = (0..count).map(|ordinal| name(&template, cluster, ordinal)).collect();
     let key = settings.get(PATH).key;
     let problem = match names.iter().find(|name| !name.as_deref().is_ok_and(is_name)) {
         Some(Err(fault)) => Some(Problem::BadTemplate { key, fault: fault.clone() }),
@@ -101,6 +117,15 @@ fn names(settings: &Settings, findings: &mut Findings) -> Option<Vec<String>> {
         return None;
     }
     names.into_iter().collect::<Result<_, _>>().ok()
+}
+
+/// The names that nodes of this cluster may have, by ordinal, also beyond `replicas`. A template without the ordinal names one.
+pub(super) fn all_names(settings: &Settings) -> Vec<String> {
+    let template = settings.text("cluster.node_name").and_then(|text| Template::parse(text).ok());
+    let cluster = settings.text("cluster.name").unwrap_or_default();
+    let Some(template) = template else { return Vec::new() };
+    let count = if template.is_constant() { 1 } else { ORDINALS_MAX };
+    (0..count).map_while(|ordinal| name(&template, cluster, ordinal).ok()).collect()
 }
 
 fn name(template: &Template, cluster: &str, ordinal: u32) -> Result<String, super::template::Fault> {
@@ -123,7 +148,7 @@ pub(super) fn identify(
     if let Some(site) = sites.iter().find(|site| site.name == wanted) {
         return Some(site.ordinal);
     }
-    if given.is_none() && sites.len() == 1 && !is_beyond(settings, wanted) {
+    if given.is_none() && sites.len() == 1 {
         return Some(0);
     }
     let problem = Problem::NotInCluster { name: wanted.to_owned(), nodes: listed(sites), from_host: given.is_none() };
@@ -135,14 +160,6 @@ pub(super) fn identify(
 /// The first label: some hosts know themselves as `balsa-0.example.org`.
 fn without_domain(host: &str) -> &str {
     host.split('.').next().unwrap_or(host)
-}
-
-/// Whether this is the name of a node with a higher ordinal: then `replicas` is wrong, and to found a cluster of one under
-/// that name would be a grave mistake.
-fn is_beyond(settings: &Settings, wanted: &str) -> bool {
-    let template = settings.text("cluster.node_name").and_then(|text| Template::parse(text).ok());
-    let cluster = settings.text("cluster.name").unwrap_or_default();
-    template.is_some_and(|template| (0..ORDINALS_MAX).any(|n| name(&template, cluster, n).as_deref() == Ok(wanted)))
 }
 
 fn listed(sites: &[Site]) -> String {

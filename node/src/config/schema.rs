@@ -205,9 +205,11 @@ pub const KEYS: &[Key] = &[
         path: "cluster.replicas",
         kind: Kind::Integer(1, 9),
         default: Default::Number(1),
-        obeyed: Obeyed::AtFounding,
-        doc: "How many nodes found the cluster. Three go on when one is lost, five when two are. Even numbers are allowed with a \
-              warning: four nodes stand no more losses than three.",
+        obeyed: Obeyed::ByLog,
+        doc: "How many nodes there are: at first those that found the cluster, then those that a majority of the voters' files want. \
+              Raised, nodes with the new ordinals are let in; lowered, those beyond it are removed; left out of the file, \
+              nobody is. Three go on when one is lost, five when two are. Even numbers are allowed with a warning: four nodes stand \
+              no more losses than three.",
     },
     Key {
         path: "cluster.node_name",

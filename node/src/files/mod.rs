@@ -48,7 +48,7 @@ use crate::limits::Replicated;
 use crate::proto::admin;
 use disk::{Disk, Os};
 use watcher::{Held, PATIENCE, Watcher};
-pub use wish::agreed;
+pub use wish::{agreed, agreed_replicas};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(250);
@@ -171,6 +171,9 @@ fn report(before: &Wanted, now: &Wanted) {
     }
     for change in now.restart_for.iter().filter(|change| !before.restart_for.contains(change)) {
         tracing::warn!("files: changed, and obeyed only after a restart: {change}");
+    }
+    if now.wish.replicas != before.wish.replicas && !before.wish.hash.is_empty() {
+        tracing::info!(replicas = now.wish.replicas, "files: this node asks for another number of nodes now");
     }
     if now.is_known() && before.wish.hash != now.wish.hash {
         tracing::info!(modules = describe(&now.wish), "files: this node asks for something else now");

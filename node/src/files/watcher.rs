@@ -261,8 +261,9 @@ impl<D: Disk> Watcher<D> {
         }
         let problems = self.ask();
         let config = &self.loaded.config;
+        let wish = self.asked.as_ref().map(|asked| wish_of(asked, config.limits)).unwrap_or_default();
         Wanted {
-            wish: self.asked.as_ref().map(|asked| wish_of(asked, config.limits)).unwrap_or_default(),
+            wish: admin::Wish { replicas: config.cluster.replicas.unwrap_or(0), ..wish },
             problems,
             restart_for: self.started.changes(&self.loaded),
             limits: config.limits,
@@ -319,7 +320,8 @@ impl<D: Disk> Watcher<D> {
 
     fn publish(&mut self, mut wanted: Wanted) -> bool {
         let sequence = self.wanted.wish.sequence;
-        let changed = wanted.wish.hash != self.wanted.wish.hash;
+        let said = |wish: &admin::Wish| (wish.hash.clone(), wish.replicas);
+        let changed = said(&wanted.wish) != said(&self.wanted.wish);
         wanted.wish.boot = self.boot;
         wanted.wish.sequence = if changed { sequence + 1 } else { sequence };
         let news = wanted != self.wanted;

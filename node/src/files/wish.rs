@@ -60,7 +60,7 @@ pub(super) fn wish(modules: Vec<ModuleFields>, limits: Replicated) -> admin::Wis
     let fields = modules.iter().fold(fields, |fields, module| fields.add(&module.wish));
     let fields = limits.in_order().iter().fold(fields, |fields, limit| fields.add(&limit.to_le_bytes()));
     let limits = Some(command::Limits::from(limits));
-    admin::Wish { boot: 0, sequence: 0, hash: fields.hash(), modules, limits }
+    admin::Wish { boot: 0, sequence: 0, hash: fields.hash(), modules, limits, replicas: 0 }
 }
 
 fn module_wish(module: ModuleFields) -> admin::ModuleWish {
@@ -81,6 +81,16 @@ pub fn agreed<'a>(wishes: impl Iterator<Item = &'a admin::Wish>, voters: usize) 
         votes.entry(&wish.hash).or_insert((0, wish)).0 += 1;
     }
     votes.into_values().find(|(count, _)| *count > voters / 2).map(|(_, wish)| wish)
+}
+
+/// How many nodes more than half of `voters` want there to be. It is no part of the hash: who may take part, and what runs, are two
+/// questions, and an older balsa knows only the second.
+pub fn agreed_replicas<'a>(wishes: impl Iterator<Item = &'a admin::Wish>, voters: usize) -> Option<u32> {
+    let mut votes: BTreeMap<u32, usize> = BTreeMap::new();
+    for wish in wishes.filter(|wish| wish.replicas > 0) {
+        *votes.entry(wish.replicas).or_insert(0) += 1;
+    }
+    votes.into_iter().find(|(_, count)| *count > voters / 2).map(|(replicas, _)| replicas)
 }
 
 #[cfg(test)]
@@ -142,6 +152,18 @@ mod tests {
         assert_eq!(hash(&[module("a"), module("b")]), hash(&[module("b"), module("a")]));
         assert_ne!(hash(&[module("a"), module("b")]), hash(&[module("a")]));
         assert_ne!(hash(&[]), hash(&[module("a")]));
+    }
+
+    #[test]
+    fn a_number_of_nodes_needs_a_majority_that_says_one() {
+        let says = |replicas| admin::Wish { replicas, ..admin::Wish::default() };
+        let agreed = |said: &[u32], voters| {
+            let wishes: Vec<_> = said.iter().map(|replicas| says(*replicas)).collect();
+            agreed_replicas(wishes.iter(), voters)
+        };
+        assert_eq!(agreed(&[3, 5, 5], 3), Some(5));
+        assert_eq!(agreed(&[5, 5], 4), None, "half is no majority");
+        assert_eq!(agreed(&[0, 0, 3], 3), None, "a file that does not say it takes nobody away");
     }
 
     #[test]

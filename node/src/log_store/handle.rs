@@ -11,7 +11,7 @@ use super::error::Error;
 use super::metrics::Metrics;
 use super::reader::LogReader;
 use super::shared::{Shared, Status};
-use crate::raft::types::LogId;
+use crate::raft::types::{LogId, Vote};
 
 /// Watches the log and keeps parts of it. Clones are cheap.
 #[derive(Debug, Clone)]
@@ -41,6 +41,11 @@ impl LogHandle {
     /// The last log id that is durable.
     pub fn flushed(&self) -> Option<LogId> {
         self.shared.view.lock().flushed
+    }
+
+    /// The vote that is durable.
+    pub fn vote(&self) -> Option<Vote> {
+        self.shared.view.lock().state.vote
     }
 
     /// Waits until `id` is durable. Only for ids that were appended, or purged by a snapshot: others never come.

@@ -62,10 +62,11 @@ impl Node {
         let node = self.clone();
         tokio::spawn(async move { node.keep_house().await });
         let node = self.clone();
-        tokio::spawn(async move {
-            let inner = &node.inner;
-            inner.identity.bootstrap(&inner.raft, &inner.peers, &inner.fatal).await;
-        });
+        tokio::spawn(async move { node.recall().await });
+        let node = self.clone();
+        tokio::spawn(async move { node.enter().await });
+        let node = self.clone();
+        tokio::spawn(async move { node.tend_members().await });
     }
 
     /// After a restart the state is that of the last checkpoint. Nothing is served before it has caught up with everything
@@ -169,6 +170,7 @@ impl Node {
         loop {
             ticks.tick().await;
             self.exchange_round().await;
+            self.remember_matched();
             self.note_silence(started, &mut silent);
             self.judge_digests().await;
             self.judge_clock().await;
@@ -202,11 +204,16 @@ impl Node {
     async fn exchange_with(&self, id: NodeId, member: &Member, own: &peer::ExchangeResponse) {
         let peers = &self.inner.peers;
         let Ok(mut client) = peers.client(&member.peer_addr, Purpose::Forward) else { return };
-        let request = peer::ExchangeRequest { status: own.status.clone(), clock_ms: own.clock_ms };
+        let request =
+            peer::ExchangeRequest { status: own.status.clone(), clock_ms: own.clock_ms, confirmed: own.confirmed };
         let sent = Instant::now();
         let call = client.exchange(peers.addressed(id, request));
         if let Ok(Ok(response)) = tokio::time::timeout(ANSWER_WITHIN, call).await {
             let response = response.into_inner();
+            self.remember(id, response.confirmed);
+            if response.stranger {
+                self.note_disowned();
+            }
             if let Some(status) = response.status {
                 self.note_view(id, status, response.clock_ms, sent.elapsed());
             }
@@ -239,8 +246,9 @@ impl Node {
             clock.set_clocks(wall_clock_ms(), &others, voters.len(), now);
             clock.is_off()
         };
-        self.inner.raft.runtime_config().elect(!off && self.fenced().is_none());
-        match (off, self.inner.clock_off.swap(off, Ordering::Relaxed)) {
+        let was_off = self.inner.clock_off.swap(off, Ordering::Relaxed);
+        self.allow_elections();
+        match (off, was_off) {
             (true, false) => {
                 tracing::warn!("this machine's clock is more than 5 s off the majority's; this node does not lead")
             }
@@ -262,7 +270,8 @@ impl Node {
             let fresh = views.iter().filter(|(id, view)| view.is_fresh() && voters.contains(id));
             fresh.map(|(id, view)| (*id, digests(&view.status.recent))).collect()
         };
-        let verdict = judge(&self.digests_at(&others), &others, voters.len());
+        let votes = voters.contains(&self.inner.peers.own());
+        let verdict = judge(&self.digests_at(&others), votes, &others, voters.len());
         let undecided = match &verdict {
             Verdict::Undecided(index) => Some(format!(
                 "the nodes' states differ at index {index} and none has a majority; no commands are accepted"
@@ -291,7 +300,7 @@ impl Node {
         let first = self.ask_first_difference(witness).await.unwrap_or(index);
         let reason = format!(
             "its state differs from the majority's: first seen at index {first} (at {index} its digest is {}, the majority's {}); \
-             it serves nothing any more and is lost to its cluster; docs/operations.md says what can be done",
+             it serves nothing any more, and its volume is lost: once it is emptied, the node joins anew (docs/operations.md, A lost node)",
             own.short(),
             majority.short()
         );
@@ -320,14 +329,7 @@ impl Node {
         if !self.is_leader() {
             return;
         }
-        let best = {
-            let (voters, now) = (self.voters(), Instant::now());
-            let (views, clock) = (self.inner.views.lock(), self.inner.clock.lock());
-            let fresh = views.iter().filter(|(id, view)| view.is_fresh() && voters.contains(id));
-            let right = fresh.filter(|(_, view)| clock.agrees_with(view.clock_at(now), now));
-            right.max_by_key(|(_, view)| view.status.last_index).map(|(id, _)| *id)
-        };
-        let Some(to) = best else { return };
+        let Some(to) = self.best_successor() else { return };
         tracing::info!(%to, "handing leadership over");
         if self.inner.raft.trigger().transfer_leader(to).await.is_ok() {
             let until = Instant::now() + Duration::from_secs(2);
@@ -335,6 +337,15 @@ impl Node {
                 self.leader_news(Duration::from_millis(50)).await;
             }
         }
+    }
+
+    /// The voter that is furthest, of those whose clocks are right.
+    pub(super) fn best_successor(&self) -> Option<NodeId> {
+        let (voters, now) = (self.voters(), Instant::now());
+        let (views, clock) = (self.inner.views.lock(), self.inner.clock.lock());
+        let fresh = views.iter().filter(|(id, view)| view.is_fresh() && voters.contains(id));
+        let right = fresh.filter(|(_, view)| clock.agrees_with(view.clock_at(now), now));
+        right.max_by_key(|(_, view)| view.status.last_index).map(|(id, _)| *id)
     }
 
     /// Snapshots by the log's size, checkpoints by time.

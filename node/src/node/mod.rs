@@ -1,7 +1,7 @@
 //! The node: everything wired together, and the front end's [`Backend`].
 //!
 //! [`run`] builds and drains, [`propose`] is the way of a command, [`read`] that of a query, [`duties`] is what happens without
-//! anybody asking (genesis, ticks, exchange of digests, snapshots), [`status`] is what operators see.
+//! anybody asking (genesis, ticks, exchange of digests, snapshots), [`members`] who takes part, [`status`] is what operators see.
 
 mod admission;
 mod backup;
@@ -9,6 +9,7 @@ mod compile;
 mod duties;
 mod gauges;
 mod lag;
+mod members;
 mod modules;
 mod propose;
 mod queries;
@@ -31,9 +32,10 @@ use tokio::sync::watch;
 use self::admission::Admission;
 use self::compile::Compiler;
 use self::lag::Lag;
+use self::members::Members;
 use self::modules::Changes;
 use self::queries::Queries;
-pub use self::run::{Error, serve};
+pub use self::run::{EXIT_RETIRED, Error, serve};
 use self::status::PeerView;
 use self::streams::Streams;
 use crate::config::Config;
@@ -79,6 +81,8 @@ struct Inner {
     wanted: watch::Receiver<Arc<Wanted>>,
     streams: Streams,
     published: watch::Receiver<u64>,
+    /// Who takes part, and whether this node does.
+    members: Members,
     /// Confirms for this node's own queries that they may read, and waits until they can.
     reads: ReadGate,
     /// Confirms for followers that this node leads.
@@ -153,6 +157,9 @@ impl Node {
         }
         if self.inner.draining.load(Ordering::Relaxed) {
             return Err(ServiceError::ShuttingDown);
+        }
+        if let Some(why) = self.inner.members.outside() {
+            return Err(ServiceError::NotReady(format!("it is not a member of its cluster yet: {why}")));
         }
         if !self.inner.recovered.load(Ordering::Relaxed) {
             return Err(ServiceError::NotReady("it is catching up with the log after its start".into()));
@@ -258,6 +265,15 @@ impl Backend for Node {
         self.drop_module(&module).await
     }
 
+    async fn members(&self) -> admin::MembersResponse {
+        self.exchange_round().await;
+        self.member_list()
+    }
+
+    async fn change_member(&self, change: admin::MemberChange) -> Result<String, ServiceError> {
+        Node::change_member(self, change).await
+    }
+
     fn ready(&self) -> bool {
         self.readiness().is_ready()
     }
@@ -310,7 +326,8 @@ impl Host for Node {
         if let Some(status) = request.status {
             self.note_view(from, status, request.clock_ms, Duration::ZERO);
         }
-        self.own_exchange()
+        self.remember(from, request.confirmed);
+        peer::ExchangeResponse { stranger: self.is_stranger(from), ..self.own_exchange() }
     }
 
     fn digests(&self) -> peer::DigestsResponse {
@@ -319,6 +336,26 @@ impl Host for Node {
 
     async fn identify(&self) -> peer::IdentifyResponse {
         self.inner.identity.identify(&self.inner.raft).await
+    }
+
+    fn takes_part(&self) -> bool {
+        Node::takes_part(self)
+    }
+
+    async fn join(&self, request: peer::JoinRequest) -> peer::JoinResponse {
+        self.answer_join(request).await
+    }
+
+    fn recall(&self, id: NodeId) -> peer::RecallResponse {
+        self.recall_of(id)
+    }
+
+    async fn standing(&self, request: peer::StandingRequest) -> peer::StandingResponse {
+        self.answer_standing(request).await
+    }
+
+    async fn members(&self, request: admin::MemberChange) -> peer::MembersResponse {
+        self.change_member_for_peer(request).await
     }
 
     async fn adopt(&self, request: peer::AdoptRequest) -> Result<NodeId, String> {

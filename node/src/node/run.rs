@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::admission::Admission;
 use super::compile::Compiler;
+use super::members::{Members, OnDisk};
 use super::modules::Changes;
 use super::queries::Queries;
 use super::streams::Streams;
@@ -76,10 +77,16 @@ pub enum Error {
     /// The exporter of traces.
     #[error("traces cannot be sent: {0}; `endpoint` in [otlp] says where to")]
     Traces(String),
+    /// This data has no place in its cluster any more.
+    #[error("this node {0}")]
+    Retired(String),
     /// A host fault while running.
     #[error("stopped by a host fault: {0}")]
     Fault(String),
 }
+
+/// The exit code of a process whose data has no place in its cluster any more: to start it again changes nothing.
+pub const EXIT_RETIRED: u8 = 6;
 
 /// Runs a node until `shutdown`, then drains it. `on_level` is called when its file asks for another log level.
 pub async fn serve(
@@ -101,6 +108,7 @@ pub async fn serve(
     let outcome = tokio::select! {
         () = shutdown => Ok(()),
         why = fatal.raised() => Err(Error::Fault(why)),
+        why = node.retires() => Err(Error::Retired(why)),
     };
     if outcome.is_ok() {
         node.drain().await;
@@ -108,7 +116,7 @@ pub async fn serve(
     // Nobody listens any more only if all servers have ended already.
     let _ = stop.send(true);
     let _ = tokio::time::timeout(DRAIN, serving).await;
-    if outcome.is_ok() {
+    if matches!(outcome, Ok(()) | Err(Error::Retired(_))) {
         node.close().await?;
     }
     outcome
@@ -139,6 +147,9 @@ async fn bind(what: &'static str, addr: SocketAddr, key: &'static str) -> Result
 async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fatal) -> Result<Node, Error> {
     let data_dir = config.node.data_dir.clone();
     let meta = Meta::open(&data_dir, &config.node.name)?;
+    if let Some(why) = meta.standing.retired() {
+        return Err(Error::Retired(why.to_owned()));
+    }
     let (node_id, cluster) = (meta.node_id, meta.cluster_id);
     tracing::info!(name = config.node.name, id = %node_id, data_dir = %data_dir.display(), "starting");
     let log_store = LogStore::open(&data_dir.join("log"), log_store::Options::default())?;
@@ -162,6 +173,10 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
     let fenced = state_machine.fence().reason().map_err(Fault::from).map_err(HostFault::from)?;
     let (reader, receiver) = (state_machine.reader(), state_machine.receiver());
     publish.send_replace(reader.published_index());
+    let at_start = OnDisk {
+        term: log.vote().map_or(0, |vote| vote.leader_id.term),
+        last: log.flushed().max(state_machine.last_applied()),
+    };
     let clock = LogClock::new(reader.view().progress().time_ms, Instant::now());
     let applier = Applier::start(state_machine, log.clone(), config.storage.checkpoint_bytes, fatal.clone());
     tokio::spawn({
@@ -195,6 +210,7 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
         cluster_name: config.cluster.name.clone(),
         founding_hash: config.founding_hash(),
         ordinal: config.node.ordinal,
+        own: member(&config.cluster.own),
         members: config.cluster.members.iter().map(member).collect(),
     };
     let inner = Inner {
@@ -213,6 +229,7 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
         reader,
         receiver,
         published,
+        members: Members::new(at_start),
         reads: ReadGate::default(),
         leadership: ReadGate::default(),
         clock: Mutex::new(clock),
@@ -235,7 +252,12 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
 }
 
 fn member(from: &crate::config::Member) -> Member {
-    Member { name: from.name.clone(), peer_addr: from.peer_addr.clone(), client_addr: from.client_addr.clone() }
+    Member {
+        name: from.name.clone(),
+        peer_addr: from.peer_addr.clone(),
+        client_addr: from.client_addr.clone(),
+        kept: false,
+    }
 }
 
 fn raft_config(config: &Config) -> Result<openraft::Config, Error> {
@@ -257,6 +279,11 @@ fn raft_config(config: &Config) -> Result<openraft::Config, Error> {
         // heartbeats: so it holds more than a stalled apply can gather in many election timeouts.
         state_machine_channel_size: Some(1 << 20),
         enable_pre_vote: Some(true),
+        // Not before the others have said what they remember of this node (`node/members/recall.rs`).
+        enable_elect: false,
+        // A node that comes back with less than it had confirmed refuses itself, as far as anybody knows. If nobody did, a leader
+        // that finds out begins its log anew there, and does not stop over it.
+        allow_log_reversion: Some(true),
         // A restarted leader that leads on in its old term may answer reads from before its restart.
         enable_leader_restore: Some(false),
         ..openraft::Config::default()

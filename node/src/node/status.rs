@@ -156,6 +156,8 @@ impl Node {
             problems: wanted.problems.clone(),
             restart_for: wanted.restart_for.clone(),
             changes: if metrics.state == ServerState::Leader { self.inner.changes.shown() } else { Vec::new() },
+            waiting: self.inner.members.waiting(),
+            candidates: self.inner.members.candidates(),
         }
     }
 
@@ -167,6 +169,7 @@ impl Node {
             ServerState::Leader => "leader",
             ServerState::Follower => "follower",
             ServerState::Candidate => "candidate",
+            ServerState::Learner if self.inner.members.outside().is_some() => "joining",
             ServerState::Learner if self.inner.peers.cluster().is_none() => "starting",
             ServerState::Learner => "learner",
             _ => "stopped",
@@ -190,7 +193,12 @@ impl Node {
     }
 
     pub(super) fn own_exchange(&self) -> peer::ExchangeResponse {
-        peer::ExchangeResponse { status: Some(self.own_status()), clock_ms: wall_clock_ms() }
+        peer::ExchangeResponse {
+            status: Some(self.own_status()),
+            clock_ms: wall_clock_ms(),
+            confirmed: Some(self.own_confirmed()),
+            stranger: false,
+        }
     }
 
     pub(super) fn recent_digests(&self) -> Vec<admin::IndexDigest> {
@@ -241,6 +249,10 @@ impl Node {
         let undecided = self.inner.undecided.lock().clone();
         let check = |fine: bool, otherwise: &str| if fine { Ok(()) } else { Err(otherwise.to_owned()) };
         let is_voter = metrics.committed_membership_config.voter_ids().any(|id| id == own);
+        let no_voter = match self.inner.members.outside() {
+            Some(why) => format!("this node is not a member of its cluster yet: {why}"),
+            None => "this node is not a voter of a cluster yet".to_owned(),
+        };
         let leader_known = check(!matches!(self.leader(), Leader::Unknown), "no leader is known");
         let draining = self.inner.draining.load(Ordering::Relaxed);
         let recovered = self.inner.recovered.load(Ordering::Relaxed);
@@ -251,7 +263,7 @@ impl Node {
             Check::needed("not_fenced", self.fenced().map_or(Ok(()), Err)),
             Check::needed("states_agree", undecided.map_or(Ok(()), Err)),
             Check::needed("recovered", check(recovered, "it is catching up with the log after its start")),
-            Check::needed("voter", check(is_voter, "this node is not a voter of a cluster yet")),
+            Check::needed("voter", check(is_voter, &no_voter)),
             Check::needed("leader_known", leader_known),
             Check::needed("module_active", check(self.has_begun(), "no module is active yet")),
             Check::needed("caught_up", caught_up),
@@ -297,10 +309,15 @@ pub(super) fn refused_by(row: &command::Activation) -> &'static str {
 }
 
 fn warnings_of(node: &admin::NodeStatus) -> Vec<String> {
+    let waiting = node.waiting.iter().cloned();
+    let refused = node.candidates.iter().map(|one| {
+        let (name, id) = (&one.name, crate::ids::NodeId(one.id));
+        format!("{name} ({id}) at {} asks to be let in: {}", one.peer_addr, one.refused)
+    });
     let silent = (!node.reachable).then(|| format!("{} does not answer", node.name));
     let problems = node.problems.iter().map(|problem| format!("{}: {problem}", node.name));
     let restart = node.restart_for.iter().map(|key| format!("{} obeys {key} only after a restart", node.name));
-    silent.into_iter().chain(problems).chain(restart).collect()
+    silent.into_iter().chain(problems).chain(restart).chain(waiting).chain(refused).collect()
 }
 
 pub(super) fn short(hash: &[u8]) -> String {

@@ -6,27 +6,27 @@
 //! Raft with all of them. A crash at any point is repeated from the start with the same id: adopting twice is the same as
 //! once, and Raft refuses to be initialised twice.
 //!
-//! If ordinal 0 loses its volume later, it comes back pristine, finds that the others belong to a cluster, and waits to be let
-//! in as a new member. It never begins a second cluster beside the first.
+//! Everybody else joins, and so does ordinal 0 if it loses its volume later: it comes back pristine and finds that the others
+//! belong to a cluster. A node that joins takes the cluster's id from the members that its configuration names
+//! ([`Identity::find_cluster`]), and notes before anything else that it joins: from then on it never begins one.
+//! How it is let in is [`crate::node`]'s, in `members`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use openraft::async_runtime::WatchReceiver;
 use parking_lot::Mutex;
 use tonic::Request;
 
 use super::Raft;
 use super::peers::{Peers, Purpose};
 use super::types::Member;
-use crate::fatal::Fatal;
 use crate::ids::{ClusterId, NodeId};
-use crate::meta::Meta;
+use crate::meta::{self, Meta, Standing};
 use crate::proto::peer as pb;
 
 /// How long a peer has to say who it is. Bootstrap goes on asking for ever, so this only paces it.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
-/// Between two rounds of asking.
-const ROUND: Duration = Duration::from_millis(300);
 
 /// What a node knows of itself and of its cluster's first members.
 #[derive(Debug)]
@@ -39,36 +39,72 @@ pub struct Identity {
     pub founding_hash: [u8; 32],
     /// From the configuration: this node's ordinal.
     pub ordinal: u32,
-    /// From the configuration: the first members by ordinal, this node among them.
+    /// From the configuration: this node.
+    pub own: Member,
+    /// From the configuration: the first members by ordinal. A node beyond `replicas` is not among them.
     pub members: Vec<Member>,
 }
 
-/// Why a round of bootstrap has not begun a cluster.
+/// A cluster that has begun, and those of its members that answered.
+#[derive(Debug)]
+pub struct Found {
+    /// Which.
+    pub cluster: ClusterId,
+    /// Id and peer address.
+    pub members: Vec<(NodeId, String)>,
+}
+
+/// Why this node belongs to no cluster yet.
 #[derive(Debug, thiserror::Error)]
-enum NotYet {
+pub enum NotYet {
+    /// A first member.
     #[error("{name} at {addr} does not answer yet: {why}")]
     Unreachable { name: String, addr: String, why: String },
+    /// One has a past, so that there is or was a cluster.
     #[error(
-        "{name} at {addr} is not pristine (it belongs to {cluster}); a cluster is begun only by nodes without a past. If this node lost its volume, it has to be added to that cluster"
+        "{name} at {addr} is not pristine (it belongs to {cluster}); a cluster is begun only by nodes without a past"
     )]
     NotPristine { name: String, addr: String, cluster: String },
+    /// Another node lives at an address.
     #[error("{addr} was expected to be {name} and says that it is {says}")]
     WrongName { name: String, addr: String, says: String },
+    /// The founders do not agree.
     #[error(
         "{name} has another configuration (cluster {cluster:?} of {replicas}, here {own_cluster:?} of {own_replicas}); \
          the first members must agree on the cluster's name, its members' names and peer addresses, and [limits]"
     )]
     OtherConfiguration { name: String, cluster: String, replicas: u32, own_cluster: String, own_replicas: u32 },
+    /// A first member refused.
     #[error("{name} did not join: {why}")]
     NotAdopted { name: String, why: String },
+    /// openraft did.
     #[error("Raft refuses: {0}")]
     Raft(String),
+    /// Nobody is there to join, and to begin a cluster is not this node's business.
+    #[error("none of {asked} belongs to a cluster that has begun, as far as they answer")]
+    NoCluster { asked: String },
+    /// The peers do not belong together.
+    #[error("{first} and {second} belong to different clusters; empty the data directory of the one that is wrong")]
+    TwoClusters { first: String, second: String },
+    /// This directory's cluster is not theirs.
+    #[error(
+        "this data directory belongs to cluster {own}, and {name} to {theirs}; to join that one, empty the directory"
+    )]
+    AnotherCluster { own: ClusterId, name: String, theirs: ClusterId },
+    /// The data directory.
+    #[error(transparent)]
+    Meta(#[from] meta::Error),
 }
 
 impl Identity {
     /// This node as a member.
     pub fn member(&self) -> &Member {
-        &self.members[self.ordinal as usize]
+        &self.own
+    }
+
+    /// Whether it falls to this node to begin a cluster, if there is none.
+    pub fn may_found(&self) -> bool {
+        self.ordinal == 0 && self.meta.lock().standing == Standing::New
     }
 
     fn replicas(&self) -> u32 {
@@ -78,6 +114,8 @@ impl Identity {
     /// Who this node is, for a node that begins a cluster.
     pub async fn identify(&self, raft: &Raft) -> pb::IdentifyResponse {
         let pristine = !raft.is_initialized().await.unwrap_or(true);
+        let metrics = raft.server_metrics();
+        let committed = metrics.borrow_watched().committed_membership_config.clone();
         let meta = self.meta.lock();
         pb::IdentifyResponse {
             name: self.member().name.clone(),
@@ -89,6 +127,7 @@ impl Identity {
             peer_addr: self.member().peer_addr.clone(),
             client_addr: self.member().client_addr.clone(),
             founding_hash: self.founding_hash.to_vec().into(),
+            member: committed.get_node(&meta.node_id).is_some(),
         }
     }
 
@@ -110,35 +149,15 @@ impl Identity {
         Ok(meta.node_id)
     }
 
-    /// Begins the cluster, if it falls to this node and the cluster has not begun. Asks until it is done.
-    pub async fn bootstrap(&self, raft: &Raft, peers: &Peers, fatal: &Fatal) {
-        let mut said = String::new();
-        while self.ordinal == 0 && !raft.is_initialized().await.unwrap_or(true) {
-            match self.round(raft, peers, fatal).await {
-                Ok(()) => return tracing::info!(replicas = self.replicas(), "a new cluster has begun"),
-                Err(why) => {
-                    let why = why.to_string();
-                    if why != said {
-                        tracing::info!("the cluster has not begun: {why}");
-                        said = why;
-                    }
-                }
-            }
-            tokio::time::sleep(ROUND).await;
-        }
-    }
-
-    async fn round(&self, raft: &Raft, peers: &Peers, fatal: &Fatal) -> Result<(), NotYet> {
+    /// Begins the cluster, if all its first members agree and none has a past.
+    pub async fn found(&self, raft: &Raft, peers: &Peers) -> Result<(), NotYet> {
         let own = self.meta.lock().cluster_id;
         for member in self.others() {
             let them = ask(peers, member).await?;
             self.expect_pristine(member, &them, own)?;
         }
         let cluster = own.unwrap_or_else(ClusterId::random);
-        if let Err(error) = self.meta.lock().adopt(cluster) {
-            fatal.raise(&error);
-            return Err(NotYet::Raft(error.to_string()));
-        }
+        self.meta.lock().adopt(cluster)?;
         peers.set_cluster(cluster);
         let mut members = BTreeMap::from([(peers.own(), self.member().clone())]);
         for member in self.others() {
@@ -147,9 +166,54 @@ impl Identity {
         raft.initialize(members).await.map_err(|error| NotYet::Raft(error.to_string()))
     }
 
-    fn others(&self) -> impl Iterator<Item = &Member> {
-        let own = self.ordinal as usize;
-        self.members.iter().enumerate().filter(move |(at, _)| *at != own).map(|(_, member)| member)
+    /// Looks for a cluster of this name that has begun, among the members that the configuration names.
+    pub async fn find_cluster(&self, peers: &Peers) -> Result<Found, NotYet> {
+        let asked =
+            futures::future::join_all(self.others().map(async |member| (member, ask(peers, member).await))).await;
+        let mut found: Option<(Found, &str)> = None;
+        for (member, them) in &asked {
+            let Ok(them) = them else { continue };
+            let Ok(cluster) = ClusterId::try_from(&them.cluster_id[..]) else { continue };
+            if !them.member || them.cluster_name != self.cluster_name || them.name != member.name {
+                continue;
+            }
+            let place = (NodeId(them.id), member.peer_addr.clone());
+            match &mut found {
+                None => found = Some((Found { cluster, members: vec![place] }, &member.name)),
+                Some((known, _)) if known.cluster == cluster => known.members.push(place),
+                Some((_, first)) => {
+                    return Err(NotYet::TwoClusters { first: (*first).to_owned(), second: member.name.clone() });
+                }
+            }
+        }
+        let Some((found, name)) = found else {
+            let asked: Vec<_> =
+                asked.iter().map(|(member, _)| format!("{} at {}", member.name, member.peer_addr)).collect();
+            return Err(NotYet::NoCluster { asked: asked.join(", ") });
+        };
+        match self.meta.lock().cluster_id {
+            Some(own) if own != found.cluster => {
+                Err(NotYet::AnotherCluster { own, name: name.to_owned(), theirs: found.cluster })
+            }
+            _ => Ok(found),
+        }
+    }
+
+    /// Notes, durably, that this node is to be let into `cluster`.
+    pub fn join(&self, cluster: ClusterId, peers: &Peers) -> Result<(), NotYet> {
+        let mut meta = self.meta.lock();
+        if meta.cluster_id.is_none() {
+            // In this order: whoever has another's cluster id, and no note that it joins, could begin that cluster again.
+            meta.stand(Standing::Joining)?;
+            meta.adopt(cluster)?;
+        }
+        peers.set_cluster(cluster);
+        Ok(())
+    }
+
+    /// The first members but this node.
+    pub fn others(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|member| member.name != self.own.name)
     }
 
     fn expect_pristine(
@@ -171,8 +235,9 @@ impl Identity {
                 own_replicas: self.replicas(),
             });
         }
+        // One that is a member already belongs to a cluster that has begun, though it be the one that this node adopted.
         let ours_already = own.is_some_and(|own| own.0[..] == them.cluster_id[..]);
-        if them.pristine || ours_already {
+        if !them.member && (them.pristine || ours_already) {
             return Ok(());
         }
         let cluster =
@@ -197,13 +262,16 @@ impl Identity {
 }
 
 async fn ask(peers: &Peers, member: &Member) -> Result<pb::IdentifyResponse, NotYet> {
-    let unreachable =
-        |why: String| NotYet::Unreachable { name: member.name.clone(), addr: member.peer_addr.clone(), why };
-    let mut client =
-        peers.client(&member.peer_addr, Purpose::Forward).map_err(|error| unreachable(error.to_string()))?;
+    let unreachable = |why| NotYet::Unreachable { name: member.name.clone(), addr: member.peer_addr.clone(), why };
+    who_is_at(peers, &member.peer_addr).await.map_err(unreachable)
+}
+
+/// Asks who lives at an address, or says why that is not known.
+pub async fn who_is_at(peers: &Peers, addr: &str) -> Result<pb::IdentifyResponse, String> {
+    let mut client = peers.client(addr, Purpose::Forward).map_err(|error| error.to_string())?;
     match tokio::time::timeout(ANSWER_WITHIN, client.identify(Request::new(pb::IdentifyRequest {}))).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) => Err(unreachable(status.message().to_owned())),
-        Err(_) => Err(unreachable("no answer".to_owned())),
+        Ok(Err(status)) => Err(status.message().to_owned()),
+        Err(_) => Err("no answer".to_owned()),
     }
 }

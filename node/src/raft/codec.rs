@@ -56,13 +56,18 @@ impl From<pb::Vote> for Vote {
 
 impl From<&Member> for pb::Member {
     fn from(member: &Member) -> Self {
-        Self { name: member.name.clone(), peer_addr: member.peer_addr.clone(), client_addr: member.client_addr.clone() }
+        Self {
+            name: member.name.clone(),
+            peer_addr: member.peer_addr.clone(),
+            client_addr: member.client_addr.clone(),
+            kept: member.kept,
+        }
     }
 }
 
 impl From<pb::Member> for Member {
     fn from(member: pb::Member) -> Self {
-        Self { name: member.name, peer_addr: member.peer_addr, client_addr: member.client_addr }
+        Self { name: member.name, peer_addr: member.peer_addr, client_addr: member.client_addr, kept: member.kept }
     }
 }
 

@@ -35,8 +35,9 @@ pub enum Verdict {
     },
 }
 
-/// Compares `own` with what the other voters said. `voters` counts them all, this node included.
-pub fn judge(own: &Digests, others: &BTreeMap<NodeId, Digests>, voters: usize) -> Verdict {
+/// Compares `own` with what the other voters said. `voters` counts them all, this node included if it `votes`: a learner is judged,
+/// and judges nobody.
+pub fn judge(own: &Digests, votes: bool, others: &BTreeMap<NodeId, Digests>, voters: usize) -> Verdict {
     let quorum = voters / 2 + 1;
     let mut verdict = Verdict::Agrees;
     for (index, digest) in own {
@@ -46,13 +47,13 @@ pub fn judge(own: &Digests, others: &BTreeMap<NodeId, Digests>, voters: usize) -
         if differing.is_empty() {
             continue;
         }
-        let agreeing = 1 + said.len() - differing.len();
+        let agreeing = usize::from(votes) + said.len() - differing.len();
         if let Some((witness, majority)) = other_majority(&said, *digest, quorum) {
             return Verdict::Fence { index: *index, own: *digest, majority, witness };
         }
         if agreeing >= quorum {
             verdict = Verdict::OthersDiffer(differing);
-        } else if verdict == Verdict::Agrees {
+        } else if votes && verdict == Verdict::Agrees {
             verdict = Verdict::Undecided(*index);
         }
     }
@@ -86,33 +87,41 @@ mod tests {
     #[test]
     fn the_one_that_differs_from_a_majority_fences_itself() {
         let said = others(&[(2, &[(9, 1), (10, 1)]), (3, &[(10, 1)])]);
-        let verdict = judge(&digests(&[(9, 1), (10, 2)]), &said, 3);
+        let verdict = judge(&digests(&[(9, 1), (10, 2)]), true, &said, 3);
         assert!(matches!(verdict, Verdict::Fence { index: 10, .. }), "{verdict:?}");
     }
 
     #[test]
     fn the_majority_names_the_one_that_differs() {
         let said = others(&[(2, &[(10, 1)]), (3, &[(10, 2)])]);
-        assert_eq!(judge(&digests(&[(10, 1)]), &said, 3), Verdict::OthersDiffer(vec![NodeId(3)]));
+        assert_eq!(judge(&digests(&[(10, 1)]), true, &said, 3), Verdict::OthersDiffer(vec![NodeId(3)]));
     }
 
     #[test]
     fn one_against_one_is_undecided() {
         let said = others(&[(2, &[(10, 2)])]);
-        assert_eq!(judge(&digests(&[(10, 1)]), &said, 3), Verdict::Undecided(10));
-        assert_eq!(judge(&digests(&[(10, 1)]), &said, 2), Verdict::Undecided(10));
+        assert_eq!(judge(&digests(&[(10, 1)]), true, &said, 3), Verdict::Undecided(10));
+        assert_eq!(judge(&digests(&[(10, 1)]), true, &said, 2), Verdict::Undecided(10));
+    }
+
+    #[test]
+    fn a_learner_s_digest_does_not_count_and_it_can_be_fenced() {
+        let split = others(&[(1, &[(10, 1)]), (2, &[(10, 2)])]);
+        assert_eq!(judge(&digests(&[(10, 1)]), false, &split, 3), Verdict::Agrees, "the voters will find out");
+        let said = others(&[(1, &[(10, 1)]), (2, &[(10, 1)])]);
+        assert!(matches!(judge(&digests(&[(10, 2)]), false, &said, 3), Verdict::Fence { .. }));
     }
 
     #[test]
     fn three_different_ones_are_undecided() {
         let said = others(&[(2, &[(10, 2)]), (3, &[(10, 3)])]);
-        assert_eq!(judge(&digests(&[(10, 1)]), &said, 3), Verdict::Undecided(10));
+        assert_eq!(judge(&digests(&[(10, 1)]), true, &said, 3), Verdict::Undecided(10));
     }
 
     #[test]
     fn indexes_that_are_not_shared_say_nothing() {
         let said = others(&[(2, &[(11, 2)]), (3, &[(12, 3)])]);
-        assert_eq!(judge(&digests(&[(10, 1)]), &said, 3), Verdict::Agrees);
+        assert_eq!(judge(&digests(&[(10, 1)]), true, &said, 3), Verdict::Agrees);
     }
 
     #[test]

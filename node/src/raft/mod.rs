@@ -61,6 +61,16 @@ pub trait Host: Send + Sync + 'static {
     fn digests(&self) -> pb::DigestsResponse;
     /// Who this node is.
     fn identify(&self) -> impl Future<Output = pb::IdentifyResponse> + Send;
+    /// Whether this node votes and acknowledges entries already.
+    fn takes_part(&self) -> bool;
+    /// Lets a node join, if this node leads; else passes the question on.
+    fn join(&self, request: pb::JoinRequest) -> impl Future<Output = pb::JoinResponse> + Send;
+    /// What this node remembers of another.
+    fn recall(&self, id: NodeId) -> pb::RecallResponse;
+    /// Whether a node belongs to the cluster.
+    fn standing(&self, request: pb::StandingRequest) -> impl Future<Output = pb::StandingResponse> + Send;
+    /// Changes the members for another node's operator, if this node leads.
+    fn members(&self, request: crate::proto::admin::MemberChange) -> impl Future<Output = pb::MembersResponse> + Send;
     /// Joins a cluster that is being bootstrapped, or says why not.
     fn adopt(&self, request: pb::AdoptRequest) -> impl Future<Output = Result<NodeId, String>> + Send;
 }

@@ -36,6 +36,16 @@ impl<H: Host> PeerService<H> {
         let from = self.peers.admit(request.metadata()).map_err(|status| *status)?;
         Ok((from, request.into_inner()))
     }
+
+    /// The same for what only a node that takes part may answer: one that does not know yet whether it has forgotten something
+    /// neither votes nor acknowledges.
+    fn admit_to_raft<T>(&self, request: Request<T>) -> Result<(NodeId, T), Status> {
+        let admitted = self.admit(request)?;
+        match self.host.takes_part() {
+            true => Ok(admitted),
+            false => Err(Status::unavailable("this node has not heard yet what the others remember of it")),
+        }
+    }
 }
 
 /// This node's Raft has stopped, or a peer sent what no peer sends.
@@ -111,7 +121,7 @@ impl<H: Host> Peer for PeerService<H> {
         &self,
         request: Request<Streaming<pb::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
-        let (from, mut inbound) = self.admit(request)?;
+        let (from, mut inbound) = self.admit_to_raft(request)?;
         let (queue, requests) = mpsc::channel(APPENDS_QUEUED);
         tokio::spawn(async move {
             while let Some(Ok(message)) = inbound.next().await {
@@ -131,7 +141,7 @@ impl<H: Host> Peer for PeerService<H> {
     }
 
     async fn heartbeat(&self, request: Request<pb::AppendRequest>) -> Result<Response<pb::AppendResponse>, Status> {
-        let (_, message) = self.admit(request)?;
+        let (_, message) = self.admit_to_raft(request)?;
         let request = AppendEntriesRequest::<TypeConfig>::try_from(message).map_err(malformed)?;
         let prev = request.prev_log_id;
         let last = request.entries.last().map(|entry| entry.log_id).or(prev);
@@ -141,13 +151,13 @@ impl<H: Host> Peer for PeerService<H> {
     }
 
     async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteResponse>, Status> {
-        let (_, message) = self.admit(request)?;
+        let (_, message) = self.admit_to_raft(request)?;
         let response = self.raft.vote(VoteRequest::from(message)).await.map_err(unavailable)?;
         Ok(Response::new(response.into()))
     }
 
     async fn pre_vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteResponse>, Status> {
-        let (_, message) = self.admit(request)?;
+        let (_, message) = self.admit_to_raft(request)?;
         let response = self.raft.pre_vote(VoteRequest::from(message)).await.map_err(unavailable)?;
         Ok(Response::new(response.into()))
     }
@@ -156,7 +166,7 @@ impl<H: Host> Peer for PeerService<H> {
         &self,
         request: Request<Streaming<pb::SnapshotChunk>>,
     ) -> Result<Response<pb::SnapshotResponse>, Status> {
-        let (from, mut inbound) = self.admit(request)?;
+        let (from, mut inbound) = self.admit_to_raft(request)?;
         let Some(pb::snapshot_chunk::Part::Header(header)) = inbound.message().await?.and_then(|chunk| chunk.part)
         else {
             return Err(Status::invalid_argument("a snapshot begins with its header"));
@@ -177,7 +187,7 @@ impl<H: Host> Peer for PeerService<H> {
         &self,
         request: Request<pb::TransferLeaderRequest>,
     ) -> Result<Response<pb::TransferLeaderResponse>, Status> {
-        let (_, message) = self.admit(request)?;
+        let (_, message) = self.admit_to_raft(request)?;
         let request = TransferLeaderRequest::new(
             message.from.unwrap_or_default().into(),
             NodeId(message.to),
@@ -214,6 +224,29 @@ impl<H: Host> Peer for PeerService<H> {
     async fn digests(&self, request: Request<pb::DigestsRequest>) -> Result<Response<pb::DigestsResponse>, Status> {
         self.admit(request)?;
         Ok(Response::new(self.host.digests()))
+    }
+
+    async fn join(&self, request: Request<pb::JoinRequest>) -> Result<Response<pb::JoinResponse>, Status> {
+        let (_, message) = self.admit(request)?;
+        Ok(Response::new(self.host.join(message).await))
+    }
+
+    async fn recall(&self, request: Request<pb::RecallRequest>) -> Result<Response<pb::RecallResponse>, Status> {
+        self.peers.admit_cluster(request.metadata()).map_err(|status| *status)?;
+        Ok(Response::new(self.host.recall(NodeId(request.into_inner().id))))
+    }
+
+    async fn standing(&self, request: Request<pb::StandingRequest>) -> Result<Response<pb::StandingResponse>, Status> {
+        self.peers.admit_cluster(request.metadata()).map_err(|status| *status)?;
+        Ok(Response::new(self.host.standing(request.into_inner()).await))
+    }
+
+    async fn members(
+        &self,
+        request: Request<crate::proto::admin::MemberChange>,
+    ) -> Result<Response<pb::MembersResponse>, Status> {
+        let (_, message) = self.admit(request)?;
+        Ok(Response::new(self.host.members(message).await))
     }
 
     async fn identify(&self, _: Request<pb::IdentifyRequest>) -> Result<Response<pb::IdentifyResponse>, Status> {

@@ -124,22 +124,39 @@ impl Peers {
 
     /// Who sent a request with this metadata, if it is from this cluster and for this node.
     pub fn admit(&self, metadata: &MetadataMap) -> Result<NodeId, Box<Status>> {
-        let text = |key| metadata.get(key).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let refuse = |why: String| Err(Box::new(Status::failed_precondition(why)));
-        let Some(cluster) = self.cluster() else {
-            return refuse("this node belongs to no cluster yet".into());
-        };
-        if text(CLUSTER_KEY) != cluster.to_string() {
-            return refuse(format!("this node belongs to cluster {cluster}, not to {:?}", text(CLUSTER_KEY)));
+        let from = self.admit_cluster(metadata)?;
+        let to = text(metadata, TO_KEY);
+        if to != self.0.own.to_string() {
+            return Err(refuse(format!("this is node {}, not {to:?}", self.0.own)));
         }
-        if text(TO_KEY) != self.0.own.to_string() {
-            return refuse(format!("this is node {}, not {:?}", self.0.own, text(TO_KEY)));
-        }
-        match text(FROM_KEY).parse() {
-            Ok(from) => Ok(from),
-            Err(_) => refuse("the request does not say which node sent it".into()),
-        }
+        Ok(from)
     }
+
+    /// The same for a question that any node of the cluster may answer, whoever was expected here.
+    pub fn admit_cluster(&self, metadata: &MetadataMap) -> Result<NodeId, Box<Status>> {
+        let Some(cluster) = self.cluster() else {
+            return Err(refuse("this node belongs to no cluster yet".into()));
+        };
+        let theirs = text(metadata, CLUSTER_KEY);
+        if theirs != cluster.to_string() {
+            return Err(refuse(format!("this node belongs to cluster {cluster}, not to {theirs:?}")));
+        }
+        let from = text(metadata, FROM_KEY).parse();
+        from.map_err(|_| refuse("the request does not say which node sent it".into()))
+    }
+
+    /// `message` for whoever of the cluster is at an address.
+    pub fn addressed_to_any<T>(&self, message: T) -> Request<T> {
+        self.addressed(NodeId(0), message)
+    }
+}
+
+fn text<'a>(metadata: &'a MetadataMap, key: &str) -> &'a str {
+    metadata.get(key).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+fn refuse(why: String) -> Box<Status> {
+    Box::new(Status::failed_precondition(why))
 }
 
 fn ascii(value: impl std::fmt::Display) -> MetadataValue<Ascii> {

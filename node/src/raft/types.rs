@@ -15,6 +15,8 @@ pub struct Member {
     pub peer_addr: String,
     /// `host:port` for clients.
     pub client_addr: String,
+    /// An operator added it, beyond what the files want: they do not remove it.
+    pub kept: bool,
 }
 
 /// Standard Raft: one leader a term, so that a log id is (term, index). Written out, since `declare_raft_types!` has no room

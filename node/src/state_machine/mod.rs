@@ -107,7 +107,9 @@ pub enum Fault {
         why: String,
     },
     /// A row of the state that no balsa wrote.
-    #[error("the state is damaged: {what}; this node is lost to its cluster; docs/operations.md says what can be done")]
+    #[error(
+        "the state is damaged: {what}; this volume is lost: empty it and start the node, which joins anew (docs/operations.md, A lost node)"
+    )]
     Corrupt {
         /// Which row, and what is wrong with it.
         what: String,

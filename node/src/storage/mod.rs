@@ -49,7 +49,7 @@ pub enum Error {
     )]
     Poisoned,
     /// `CURRENT` does not name a generation.
-    #[error("{} does not name a generation of the state (a number); put the file back, if you have it from this very volume; else this node is lost to its cluster, and docs/operations.md says what can be done", .0.display())]
+    #[error("{} does not name a generation of the state (a number); put the file back, if you have it from this very volume; else this volume is lost: empty it and start the node, which joins anew (docs/operations.md, A lost node)", .0.display())]
     BadCurrent(PathBuf),
     /// `CURRENT` names a file that is not there, or a file is there that no `CURRENT` names.
     #[error("{} and the files beside it do not belong together: {why}", .path.display())]

@@ -41,8 +41,10 @@ pub(crate) async fn turn() -> Turn {
 /// What is special about a cluster.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Setup<'a> {
-    /// How many nodes it has.
+    /// How many nodes its file says.
     pub(crate) replicas: u16,
+    /// How many more there are, to be started later.
+    pub(crate) spare: u16,
     /// Runs the hostile module instead of the key/value store.
     pub(crate) hostile: bool,
     /// Lines for `[raft]`; those that set timings replace the usual ones.
@@ -68,7 +70,7 @@ pub(crate) struct File<'a> {
 
 impl Default for Setup<'_> {
     fn default() -> Self {
-        Self { replicas: 3, hostile: false, raft: None, limits: "", otlp: None, clocks: false, modules: None }
+        Self { replicas: 3, spare: 0, hostile: false, raft: None, limits: "", otlp: None, clocks: false, modules: None }
     }
 }
 
@@ -81,6 +83,7 @@ pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     base: u16,
     dir: TempDir,
+    founders: usize,
     _turn: Turn,
 }
 
@@ -108,11 +111,12 @@ impl Cluster {
 
     fn stopped_in(turn: Turn, setup: Setup<'_>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let base = free_ports(3 * setup.replicas);
+        let count = setup.replicas + setup.spare;
+        let base = free_ports(3 * count);
         let config = dir.path().join("balsa.toml");
         fs::write(&config, toml(dir.path(), base, setup)).unwrap();
-        let nodes = (0..setup.replicas).map(|ordinal| Node::new(dir.path(), &config, base, ordinal)).collect();
-        let mut cluster = Self { nodes, base, dir, _turn: turn };
+        let nodes = (0..count).map(|ordinal| Node::new(dir.path(), &config, base, ordinal)).collect();
+        let mut cluster = Self { nodes, base, dir, founders: setup.replicas.into(), _turn: turn };
         if setup.clocks {
             cluster.nodes.iter_mut().for_each(Node::give_clock);
         }
@@ -161,9 +165,33 @@ impl Cluster {
         cluster
     }
 
-    /// Starts every node that does not run.
+    /// Writes another configuration for all nodes, those that run included.
+    pub(crate) fn configure(&self, setup: Setup<'_>) {
+        let draft = self.dir().join("balsa.toml.new");
+        fs::write(&draft, self.toml(setup)).unwrap();
+        fs::rename(draft, self.dir().join("balsa.toml")).unwrap();
+    }
+
+    /// Another process under the name of the node at `at`, with a configuration of its own.
+    pub(crate) fn twin(&self, at: usize, toml: &str) -> Node {
+        let config = self.dir().join("twin.toml");
+        fs::write(&config, toml).unwrap();
+        let ordinal = u16::try_from(at).unwrap();
+        // Where `2 n² + n` is, of the ports that are to spare.
+        let first = self.base + 2 * ordinal * ordinal + ordinal;
+        Node {
+            data_dir: self.dir().join("twin").join(&self.nodes[at].name),
+            config,
+            log: self.dir().join("twin.log"),
+            endpoint: Endpoint::new("127.0.0.1", first),
+            http: SocketAddr::from((Ipv4Addr::LOCALHOST, first + 2)),
+            ..Node::new(self.dir(), Path::new(""), self.base, ordinal)
+        }
+    }
+
+    /// Starts every node of the first that does not run; not those to spare.
     pub(crate) fn start_all(&mut self) {
-        self.nodes.iter_mut().filter(|node| node.process.is_none()).for_each(Node::start);
+        self.nodes.iter_mut().take(self.founders).filter(|node| node.process.is_none()).for_each(Node::start);
     }
 
     /// Where the nodes were started, and what they leave there.
@@ -296,6 +324,12 @@ impl Node {
         let draft = clock.with_extension("new");
         fs::write(&draft, offset).unwrap();
         fs::rename(draft, clock).unwrap();
+    }
+
+    /// Its volume is gone.
+    pub(crate) fn lose_volume(&self) {
+        assert!(self.process.is_none(), "{} runs", self.name);
+        fs::remove_dir_all(&self.data_dir).unwrap();
     }
 
     /// `kill -9`.

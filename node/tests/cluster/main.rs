@@ -34,6 +34,7 @@ mod doors;
 mod edited;
 mod fenced;
 mod founded;
+mod joined;
 mod killed;
 mod lost;
 mod measured;

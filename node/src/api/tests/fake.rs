@@ -251,6 +251,14 @@ impl Backend for Fake {
         Ok(0)
     }
 
+    async fn members(&self) -> admin::MembersResponse {
+        admin::MembersResponse::default()
+    }
+
+    async fn change_member(&self, _change: admin::MemberChange) -> Result<String, ServiceError> {
+        Err(ServiceError::Member("it is the last voter".into()))
+    }
+
     fn ready(&self) -> bool {
         self.0.ready.load(Ordering::Relaxed)
     }

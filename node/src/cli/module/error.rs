@@ -110,7 +110,7 @@ impl Error {
 }
 
 /// What an operator's call says when it fails: no module was asked, so none has said no.
-pub(super) fn of_operator(error: client::Error) -> cli::Error {
+pub(in crate::cli) fn of_operator(error: client::Error) -> cli::Error {
     match error {
         client::Error::Rejected(rejection) => Error::Refused(rejection.message).into(),
         client::Error::Refused(refusal) if refusal.code != Code::Unimplemented => {

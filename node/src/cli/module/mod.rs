@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 
-pub(super) use error::Error;
+pub(super) use error::{Error, of_operator};
 pub(super) use list::change_json;
 
 use super::{Console, Exit, Format, Session};

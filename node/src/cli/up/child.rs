@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::log::Log;
-use crate::config;
+use crate::{config, node};
 
 /// The first wait before a node that died is started again; it doubles each time.
 const BACKOFF_MIN: Duration = Duration::from_millis(250);
@@ -83,6 +83,10 @@ impl Supervisor {
             };
             if status.code() == Some(i32::from(config::EXIT_CODE)) {
                 return Ended::Refused;
+            }
+            if status.code() == Some(i32::from(node::EXIT_RETIRED)) {
+                self.log.say("is not started again: its data has no place in the cluster any more");
+                return Ended::Dead;
             }
             if !self.restart {
                 self.log.say(&format!("{}; it stays dead", describe(status)));

@@ -172,14 +172,16 @@ impl Plan {
         let config = args.config.clone().unwrap_or_else(|| own.clone());
         let new = args.config.is_none() && !own.exists();
         // A wrong file is refused before a directory is made for it.
-        if !new {
-            load(&config, &args.dir)?;
-        }
+        let names = if new { 0 } else { load(&config, &args.dir)?.sites.len() };
         let lock = lock(&args.dir)?;
         if new {
             let text = default_config(args.nodes.unwrap_or(NODES), args.port.unwrap_or(PORT));
             fs::write(&own, text).map_err(|error| Refusal::Io { path: own.clone(), error })?;
         }
+        let resized = match args.config {
+            None if !new => resize(&own, args)?,
+            _ => None,
+        };
         let checked = load(&config, &args.dir).map_err(Refusal::from).and_then(|loaded| {
             check_arguments(args, &config, &loaded)?;
             check_one_host(&loaded.sites)?;
@@ -191,7 +193,13 @@ impl Plan {
             if new {
                 let _ = fs::remove_file(&own);
             }
+            if let Some(before) = &resized {
+                let _ = fs::write(&own, before);
+            }
         })?;
+        if resized.is_some() {
+            set_aside(args.dir.as_path(), &loaded.sites[names.min(loaded.sites.len())..])?;
+        }
         let program = std::env::current_exe().map_err(|error| Refusal::Io { path: "balsa".into(), error })?;
         let (sites, warnings, built_in) = (loaded.sites, loaded.warnings, loaded.config.modules.is_empty());
         let plan = Self {
@@ -351,6 +359,42 @@ fn check_arguments(args: &Args, config: &Path, loaded: &config::Loaded) -> Resul
         Some(port) => Err(Refusal::OtherPort { config, there, port }),
         None => Ok(()),
     }
+}
+
+/// Has the directory's own file say `--nodes`, if it says something else; returns what was in it. The nodes do the rest: members
+/// are added or removed, one after the other, once the cluster runs.
+fn resize(own: &Path, args: &Args) -> Result<Option<String>, Refusal> {
+    let refuse = |error| Refusal::Io { path: own.to_owned(), error };
+    let Some(nodes) = args.nodes.and_then(|nodes| i64::try_from(nodes).ok()) else { return Ok(None) };
+    let before = fs::read_to_string(own).map_err(refuse)?;
+    let mut file: toml_edit::DocumentMut =
+        before.parse().map_err(|error| refuse(io::Error::new(ErrorKind::InvalidData, error)))?;
+    let Some(cluster) = file.get_mut("cluster").and_then(toml_edit::Item::as_table_like_mut) else { return Ok(None) };
+    // A number that is not in the file is not this command's to put there.
+    let Some(replicas) = cluster.get_mut("replicas").and_then(toml_edit::Item::as_value_mut) else { return Ok(None) };
+    if replicas.as_integer() == Some(nodes) {
+        return Ok(None);
+    }
+    let decor = replicas.decor().clone();
+    *replicas = nodes.into();
+    *replicas.decor_mut() = decor;
+    let draft = own.with_extension("toml.new");
+    fs::write(&draft, file.to_string()).and_then(|()| fs::rename(&draft, own)).map_err(refuse)?;
+    Ok(Some(before))
+}
+
+/// Nodes that were not wanted until now begin anew: what is left of a removed member is no member's any more. It is kept beside.
+fn set_aside(dir: &Path, sites: &[Site]) -> Result<(), Refusal> {
+    for site in sites {
+        let data = dir.join(&site.name);
+        if !data.exists() {
+            continue;
+        }
+        let free = (1..).map(|n| dir.join(format!("{}.old-{n}", site.name))).find(|place| !place.exists());
+        let place = free.expect("numbers do not end");
+        fs::rename(&data, &place).map_err(|error| Refusal::Io { path: data.clone(), error })?;
+    }
+    Ok(())
 }
 
 /// A file for several hosts is right by itself, and still cannot run on one.

@@ -263,8 +263,39 @@ fn a_taken_port_is_named_and_nothing_stays_behind() {
 fn arguments_that_contradict_the_directory_are_refused() {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("balsa.toml"), "[cluster]\nreplicas = 3\n").unwrap();
-    insta::assert_snapshot!(refused(&Args { nodes: Some(5), ..args(dir.path()) }), @"balsa.toml says 3 node(s), --nodes says 5; leave --nodes out, or start another cluster with --dir");
+    let config = dir.path().join("balsa.toml");
+    insta::assert_snapshot!(refused(&Args { nodes: Some(5), config: Some(config), ..args(dir.path()) }), @"balsa.toml says 3 node(s), --nodes says 5; leave --nodes out, or start another cluster with --dir");
     insta::assert_snapshot!(refused(&Args { port: Some(7000), ..args(dir.path()) }), @"balsa.toml says port 6000, --port says 7000; leave --port out, edit the file, or start another cluster with --dir");
+}
+
+#[test]
+fn another_number_of_nodes_is_written_into_the_directory_s_own_file() {
+    let dir = TempDir::new().unwrap();
+    let port = free_port();
+    drop(Plan::make(&Args { nodes: Some(2), port: Some(port), ..args(dir.path()) }).unwrap());
+    let text = || fs::read_to_string(dir.path().join("balsa.toml")).unwrap();
+    let two = text();
+    fs::create_dir(dir.path().join("balsa-2")).unwrap();
+    let plan = Plan::make(&Args { nodes: Some(3), ..args(dir.path()) }).unwrap();
+    assert_eq!(plan.sites.len(), 3);
+    drop(plan);
+    assert_eq!(text(), two.replace("replicas = 2", "replicas = 3"));
+    assert!(dir.path().join("balsa-2.old-1").exists(), "what was left of another balsa-2");
+    // And a change that comes to nothing is none.
+    let _taken = TcpListener::bind(("127.0.0.1", port + 201)).unwrap();
+    refused(&Args { nodes: Some(3), ..args(dir.path()) });
+    fs::write(dir.path().join("balsa.toml"), &two).unwrap();
+    refused(&Args { nodes: Some(3), ..args(dir.path()) });
+    assert_eq!(text(), two);
+}
+
+#[test]
+fn a_node_whose_data_is_no_member_s_is_not_started_again() {
+    let (page, stop) = (Page::default(), watch::Sender::new(false));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let ended = runtime.block_on(supervisor(script("exit 6"), &page).run(stop.subscribe()));
+    assert_eq!(ended, Ended::Dead);
+    assert!(page.text().contains("its data has no place in the cluster any more"), "{}", page.text());
 }
 
 #[test]

@@ -123,6 +123,11 @@ fn a_whole_file_is_accepted() {
     let (mut written, bare) = (load(&text).config, load("").config);
     written.node.data_dir.clone_from(&bare.node.data_dir);
     written.node.socket.clone_from(&bare.node.socket);
+    assert_eq!(
+        (written.cluster.replicas.take(), bare.cluster.replicas),
+        (Some(1), None),
+        "only what is written is asked for"
+    );
     assert_eq!(written, bare);
 }
 

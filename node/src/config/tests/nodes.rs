@@ -149,11 +149,11 @@ fn nodes_of_one_name_are_refused() {
 #[test]
 fn a_name_that_is_none_of_the_nodes_is_refused() {
     let three = "[cluster]\nreplicas = 3\n";
-    assert_snapshot!(complaint_with(three, &named("balsa-3"), &[]), @r#"
-    error: "balsa-3" is not one of the cluster's nodes, balsa-0, balsa-1, balsa-2
+    assert_snapshot!(complaint_with(three, &named("other-3"), &[]), @r#"
+    error: "other-3" is not one of the cluster's nodes, balsa-0, balsa-1, balsa-2
     --> argument --name
      |
-     | --name balsa-3
+     | --name other-3
      |        ^^^^^^^
      = help: nodes are named by `node_name` and counted by `replicas` in [cluster]
     "#);
@@ -165,10 +165,29 @@ fn a_name_that_is_none_of_the_nodes_is_refused() {
       |            ^
       = help: that is the host's name; say which node this is with `serve --name`, or change `node_name` or `replicas` in [cluster]
     "#);
-    assert_snapshot!(complaint_with("", &on_host("balsa-1"), &[]), @r#"
-    error: "balsa-1" is not one of the cluster's nodes, balsa-0
-     = help: that is the host's name; say which node this is with `serve --name`, or change `node_name` or `replicas` in [cluster]
-    "#);
+}
+
+#[test]
+fn a_node_beyond_the_replicas_is_no_founder_and_knows_its_place() {
+    let three = "[cluster]\nreplicas = 3\n";
+    let loaded = load_with(three, &named("balsa-4"), &[]).unwrap();
+    let config = loaded.config;
+    assert_eq!((config.node.ordinal, config.node.client_addr.port()), (4, 6400));
+    assert_eq!(config.cluster.members.len(), 3);
+    assert_eq!(config.this_member().peer_addr, "127.0.0.1:6401");
+    assert_eq!(config.founding_hash(), load_with(three, &named("balsa-0"), &[]).unwrap().config.founding_hash());
+    // Nor does a pod with a higher ordinal found a cluster of one.
+    assert_eq!(load_with("", &on_host("balsa-1"), &[]).unwrap().config.node.ordinal, 1);
+    assert_eq!(load_with("", &on_host("laptop"), &[]).unwrap().config.node.ordinal, 0);
+}
+
+#[test]
+fn a_file_that_names_no_number_asks_for_none() {
+    assert_eq!(load_with("", &named("balsa-0"), &[]).unwrap().config.cluster.replicas, None);
+    assert_eq!(
+        load_with("[cluster]\nreplicas = 1\n", &named("balsa-0"), &[]).unwrap().config.cluster.replicas,
+        Some(1)
+    );
 }
 
 #[test]

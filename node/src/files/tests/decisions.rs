@@ -275,25 +275,26 @@ fn a_file_that_is_gone_changes_nothing() {
 
 #[test]
 fn what_needs_a_restart_is_named_with_both_values_until_it_is_taken_back() {
-    let mut world = World::new("[cluster]\nreplicas = 3\n", &[]);
+    let mut world = World::new("[cluster]\nreplicas = 3\nnode_name = \"balsa-{ordinal}\"\n", &[]);
     world.disk.put(
         TOML,
-        "[cluster]\nreplicas = 5\n[raft]\nheartbeat_interval_ms = 100\n[node]\nadvertise_peer_addr = \"h:{1 + ordinal}\"\n\
+        "[cluster]\nreplicas = 5\nname = \"other\"\nnode_name = \"balsa-{ordinal}\"\n[raft]\nheartbeat_interval_ms = 100\n[node]\nadvertise_peer_addr = \"h:{1 + ordinal}\"\n\
          [storage]\ncache_bytes = \"1 GiB\"\n[log]\nformat = \"json\"\nlevel = \"debug\"\n",
     );
     world.settle();
     assert_snapshot!(world.wanted().restart_for.join("\n"), @r#"
     node.advertise_peer_addr: peer_addr -> "h:{1 + ordinal}"
-    cluster.replicas: 3 -> 5 (and only if no cluster is founded yet)
+    cluster.name: "balsa" -> "other" (and only if no cluster is founded yet)
     raft.heartbeat_interval_ms: 125 ms -> 100 ms
     storage.cache_bytes: 256 MiB -> 1 GiB
     log.format: "text" -> "json"
     "#);
     assert_eq!(world.wanted().level, tracing::Level::DEBUG, "this one is obeyed at once");
-    assert_eq!(world.wanted().wish.sequence, 1, "nothing of it is replicated");
-    world.disk.put(TOML, "[cluster]\nreplicas = 3\n");
+    assert_eq!((world.wanted().wish.sequence, world.wanted().wish.replicas), (2, 5), "but for the number of nodes");
+    world.disk.put(TOML, "[cluster]\nreplicas = 3\nnode_name = \"balsa-{ordinal}\"\n");
     world.settle();
     assert!(world.wanted().restart_for.is_empty());
+    assert_eq!((world.wanted().wish.sequence, world.wanted().wish.replicas), (3, 3));
 }
 
 #[test]

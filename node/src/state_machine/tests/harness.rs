@@ -48,8 +48,12 @@ pub(super) fn blank(index: u64) -> Entry {
 
 pub(super) fn membership(index: u64, names: &[&str]) -> Entry {
     let members = names.iter().enumerate().map(|(at, name)| {
-        let member =
-            Member { name: (*name).into(), peer_addr: format!("{name}:6001"), client_addr: format!("{name}:6000") };
+        let member = Member {
+            name: (*name).into(),
+            peer_addr: format!("{name}:6001"),
+            client_addr: format!("{name}:6000"),
+            kept: false,
+        };
         (NodeId(at as u64 + 1), member)
     });
     let members: std::collections::BTreeMap<_, _> = members.collect();
