@@ -80,10 +80,13 @@ run: build ## Start three nodes on this host, check them, and show what to try; 
 	$(call say,starting a local cluster in $(RUN_DIR))
 	@exec "$(TARGET_DIR)/debug/balsa" up --dir "$(RUN_DIR)" --check $(if $(PORT),--port $(PORT)) $(if $(RUN_ONCE),--once)
 
-# It shares what `build` compiles, but for a few small crates (.ci/features keeps it so).
+# It shares what `build` compiles, but for a few small crates (.ci/features keeps it so). So does the previous
+# commit's program, for the test that goes over from it to this one's.
 test: setup-test modules ## Run all tests
+	$(call say,building the previous commit's program (minutes for a new commit))
+	@CARGO="$(CARGO)" CARGO_TARGET_DIR="$(TARGET_DIR)" .ci/previous "$(TARGET_DIR)/previous"
 	$(call say,building and running the tests (several minutes the first time: they contain a compiler for wasm))
-	@$(CARGO) test $(LOCKED) --workspace $(TEST_ARGS)
+	@BALSA_PREVIOUS_BINARY="$$(cat "$(TARGET_DIR)/previous/path")" $(CARGO) test $(LOCKED) --workspace $(TEST_ARGS)
 
 check: setup-check default-module ## Check formatting, features, lints and documentation; changes nothing
 	$(call say,formatting)

@@ -75,4 +75,5 @@ pub mod storage;
 pub mod stream;
 #[cfg(test)]
 mod testing;
+pub mod volume;
 pub mod wasm;

@@ -288,7 +288,7 @@ impl Node {
         let undecided = self.inner.undecided.lock().clone();
         let check = |fine: bool, otherwise: &str| if fine { Ok(()) } else { Err(otherwise.to_owned()) };
         let checks = vec![
-            ("serving", self.serving().map_err(|error| error.to_string())),
+            ("serving", self.staying().and_then(|()| self.serving()).map_err(|error| error.to_string())),
             ("not_fenced", self.fenced().map_or(Ok(()), Err)),
             ("states_agree", undecided.map_or(Ok(()), Err)),
             (
