@@ -4,8 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use balsa::client::Read;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
 
-use crate::harness::{Cluster, Ran, Setup, balsa, turn};
+use crate::harness::{Cluster, Ran, Setup, balsa, program, run, turn};
 use crate::hostile::{add, total, total_in};
 use crate::load::Load;
 use crate::operator::history_of;
@@ -16,6 +18,26 @@ const VALUE_BYTES: usize = 4096;
 async fn restore(into: &Cluster, file: &Path) -> Ran {
     let (file, config) = (file.display().to_string(), into.nodes[0].config().display().to_string());
     balsa(into.dir(), &["-o", "json", "restore", &file, "--config", &config, "--name", "balsa-0"]).await
+}
+
+/// An address that passes on what is said to `node` and what it says, until it has said so many bytes on one connection.
+async fn dies_after(node: String, bytes: u64) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let (mut from_client, mut to_client) = client.into_split();
+            let (from_node, mut to_node) = TcpStream::connect(&node).await.unwrap().into_split();
+            tokio::spawn(async move {
+                let mut few = from_node.take(bytes);
+                tokio::select! {
+                    _ = tokio::io::copy(&mut from_client, &mut to_node) => {}
+                    _ = tokio::io::copy(&mut few, &mut to_client) => {}
+                }
+            });
+        }
+    });
+    address
 }
 
 /// What is in the directory, but for the lock.
@@ -39,6 +61,13 @@ async fn a_restored_node_serves_what_was_backed_up_and_goes_on_from_there() {
     let follower = &old.nodes[old.follower().await];
     let (socket, path) = (follower.socket().display().to_string(), file.display().to_string());
     let acknowledged = load.acknowledged();
+
+    // A node that dies in the middle of it: an error, and no file.
+    let dying = dies_after(follower.peer_address(), 20_000).await;
+    let cut = balsa(old.dir(), &["backup", &path, "--peers", &dying]).await;
+    assert!(cut.code == 3 && cut.err.contains("the node stopped sending in the middle"), "{cut:?}");
+    assert!(!names(old.dir()).iter().any(|name| name.contains("backup")), "{:?}", names(old.dir()));
+
     let backup = balsa(old.dir(), &["-o", "json", "backup", &path, "--socket", &socket]).await.json();
     load.goes_on(50).await;
     let tally = load.stop().await;
@@ -76,6 +105,15 @@ async fn a_restored_node_serves_what_was_backed_up_and_goes_on_from_there() {
     assert_eq!(names(&data), ["log", "node.meta", "state"]);
     let again = restore(&new, &file).await;
     assert!(again.code == 2 && again.err.contains("is not empty: there is log in it"), "{again:?}");
+
+    // From a pipe, as in a pod.
+    fs::remove_dir_all(&data).unwrap();
+    let config = new.nodes[0].config().display().to_string();
+    let mut command = program();
+    command.args(["restore", "/dev/stdin", "--name", "balsa-0", "--config", &config]).current_dir(new.dir());
+    command.stdin(fs::File::open(&file).unwrap());
+    assert!(run(command).await.ends(0).contains("for balsa-0"));
+    assert_eq!(names(&data), ["log", "node.meta", "state"]);
 
     // A restore that was killed before its end is no node, and can be begun again.
     fs::create_dir(data.join("restore.tmp")).unwrap();
