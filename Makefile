@@ -5,7 +5,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup modules build run test check bench release clean
+.PHONY: help setup modules build run test check bench release images clean
 
 # A Rust that `make setup` has just installed is not on the caller's PATH yet.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
@@ -23,6 +23,10 @@ export BALSA_KVSTORE_WASM := $(BALSA_MODULES_DIR)/kvstore_wasm.wasm
 export BALSA_HOSTILE_WASM := $(BALSA_MODULES_DIR)/hostile.wasm
 export BALSA_COUNTER_C_WASM := $(WASM_DIR)/counter-c/counter.wasm
 export BALSA_TEST_PYTHON := $(CURDIR)/target/venv/bin/python
+
+# Where `make release` puts the binary, on whatever processor: images are built on arm, too.
+RELEASE_TARGET := $(shell uname -m)-unknown-linux-gnu
+RELEASE := $(TARGET_DIR)/$(RELEASE_TARGET)/release/balsa
 
 # For scripts: LOCKED=--locked fails instead of changing Cargo.lock, TEST_ARGS goes to `cargo test`, BENCH_ARGS to `balsa
 # bench`.
@@ -47,12 +51,15 @@ help: ## Say what there is
 setup: ## Install what is missing (compiler, Rust, the wasm target); quick when all is there
 	@.ci/setup build
 
-.PHONY: setup-test setup-check setup-modules default-module
+.PHONY: setup-test setup-check setup-modules setup-manifests default-module
 setup-test:
 	@.ci/setup build modules test
 
 setup-check:
 	@.ci/setup build check
+
+setup-manifests:
+	@.ci/setup build manifests
 
 setup-modules:
 	@.ci/setup build modules
@@ -81,12 +88,28 @@ run: build ## Start three nodes on this host, check them, and show what to try; 
 	@exec "$(TARGET_DIR)/debug/balsa" up --dir "$(RUN_DIR)" --check $(if $(PORT),--port $(PORT)) $(if $(RUN_ONCE),--once)
 
 # It shares what `build` compiles, but for a few small crates (.ci/features keeps it so). So does the previous
-# commit's program, for the test that goes over from it to this one's.
-test: setup-test modules ## Run all tests
-	$(call say,building the previous commit's program (minutes for a new commit))
-	@CARGO="$(CARGO)" CARGO_TARGET_DIR="$(TARGET_DIR)" .ci/previous "$(TARGET_DIR)/previous"
+# commit's program, for the test that goes over from it to this one's. A Kubernetes comes last; where the kernel allows no containers, a line
+# says that it was skipped. Neither comes with TEST_ARGS, which ask for some of cargo's tests.
+test: setup-test modules test-manifests $(if $(TEST_ARGS),,static) ## Run all tests
+	$(if $(TEST_ARGS),,$(call say,building the previous commit's program (minutes for a new commit)))
+	$(if $(TEST_ARGS),,@CARGO="$(CARGO)" CARGO_TARGET_DIR="$(TARGET_DIR)" .ci/previous "$(TARGET_DIR)/previous")
 	$(call say,building and running the tests (several minutes the first time: they contain a compiler for wasm))
-	@BALSA_PREVIOUS_BINARY="$$(cat "$(TARGET_DIR)/previous/path")" $(CARGO) test $(LOCKED) --workspace $(TEST_ARGS)
+	@BALSA_PREVIOUS_BINARY="$(if $(TEST_ARGS),,$$(cat "$(TARGET_DIR)/previous/path"))" $(CARGO) test $(LOCKED) --workspace $(TEST_ARGS)
+	$(if $(TEST_ARGS),,$(call say,testing on Kubernetes (six minutes more the first time: it is built from source)))
+	$(if $(TEST_ARGS),,@$(TEST_ON_KUBERNETES) || [ $$? = 77 ])
+
+# TEST_MANIFESTS_ARGS goes to pytest. Bytecode and caches would lie about in the checkout.
+.PHONY: test-manifests
+test-manifests: setup-manifests default-module # Test the manifests and the scripts beside them; no cluster, no docker
+	$(call say,testing the manifests)
+	@PYTHONDONTWRITEBYTECODE=1 PATH="$(CURDIR)/target/venv/bin:$$PATH" \
+		target/venv/bin/python -m pytest -q -p no:cacheprovider k8s/tests $(TEST_MANIFESTS_ARGS)
+
+# `kubectl apply -k` takes files, so the default module is in the repository; k8s/tests/test_module.py says when it is not the sources' any more.
+.PHONY: shipped-module
+shipped-module: default-module # Renew k8s/base/kvstore.wasm
+	@install -m 644 "$(BALSA_KVSTORE_WASM)" k8s/base/kvstore.wasm
+	@k8s/tests/toolchain >k8s/tests/kvstore.toolchain
 
 check: setup-check default-module ## Check formatting, features, lints and documentation; changes nothing
 	$(call say,formatting)
@@ -99,19 +122,41 @@ check: setup-check default-module ## Check formatting, features, lints and docum
 	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --workspace --no-deps --document-private-items
 
 bench: release ## Measure a local cluster of release binaries; BENCH_ARGS="..." goes to balsa bench
-	@.ci/bench "$(TARGET_DIR)/x86_64-unknown-linux-gnu/release/balsa" $(BENCH_ARGS)
+	@.ci/bench "$(RELEASE)" $(BENCH_ARGS)
 
 .PHONY: bench-swap
 bench-swap: release # Measure what clients notice when a module is swapped, and when it migrates
 	@$(BUILD_WASM_IN) "$(WASM_DIR)/rewrite" -p $(DEFAULT_MODULE) --features rewrite
-	@.ci/bench-swap "$(TARGET_DIR)/x86_64-unknown-linux-gnu/release/balsa" "$(BALSA_KVSTORE_WASM)" \
+	@.ci/bench-swap "$(RELEASE)" "$(BALSA_KVSTORE_WASM)" \
 		"$(WASM_DIR)/rewrite/wasm32-wasip1/wasm/kvstore_wasm.wasm" $(BENCH_ARGS)
 
 # Static without musl: the target is named so that the flag is not applied to build scripts.
 release: default-module ## Build one static release binary
 	$(call say,building the release binary (many minutes the first time))
-	@RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build $(LOCKED) --release --target x86_64-unknown-linux-gnu -p balsa
-	@ls -l "$(TARGET_DIR)/x86_64-unknown-linux-gnu/release/balsa"
+	@RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build $(LOCKED) --release --target $(RELEASE_TARGET) -p balsa
+	@ls -l "$(RELEASE)"
+
+images: ## Build both container images from source, in docker
+	@docker/build.sh
+
+.PHONY: images-from-binary
+images-from-binary: release # The same, around the binary that `make release` builds here
+	@docker/build.sh --binary "$(RELEASE)"
+
+# What `build` made, linked once more, with its libraries in it: an image FROM scratch holds nothing but the binary. The flag is for the last
+# step only, so that nothing is compiled a second time.
+.PHONY: static
+static: build # Link the debug binary statically, for images that tests build
+	@$(CARGO) rustc $(LOCKED) -p balsa --bin balsa -- -C target-feature=+crt-static
+	@mkdir -p "$(TARGET_DIR)/static"
+	@cp "$(TARGET_DIR)/debug/balsa" "$(TARGET_DIR)/static/balsa.new"
+	@mv "$(TARGET_DIR)/static/balsa.new" "$(TARGET_DIR)/static/balsa"
+
+# BALSA_BINARY=FILE tests another binary than this checkout's, KUBERNETES_ARGS="..." goes to k8s/test/run.
+TEST_ON_KUBERNETES = BALSA_BINARY="$(or $(BALSA_BINARY),$(TARGET_DIR)/static/balsa)" k8s/test/run $(KUBERNETES_ARGS)
+.PHONY: test-kubernetes
+test-kubernetes: $(if $(BALSA_BINARY),,static) # Run the tests on a real Kubernetes, which is built and started here
+	@$(TEST_ON_KUBERNETES)
 
 clean: ## Remove all that was built; the data of local clusters (.balsa) stays
 	@$(CARGO) clean

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use prost::Message;
 use tonic::Code;
 
+use crate::measure::Span;
 use crate::proto::command as pb;
 
 /// Version of the host's semantics: what a given entry means to `apply`. Raised with any change of that meaning.
@@ -286,7 +287,29 @@ pub struct Reply {
     pub replayed: bool,
     /// Text of a trap, on the node that applied it for its client; never replicated.
     pub trap_detail: Option<String>,
+    /// What that took there.
+    pub timing: Timing,
 }
+
+/// A module's run, with its fuel.
+pub type Ran = (Span, u64);
+
+/// How long a node worked on a command. It says nothing about what the command came to: any is equal to any other.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Timing {
+    /// Its turn on the apply thread.
+    pub applied: Option<Span>,
+    /// The module's run, with its fuel, if there was one.
+    pub ran: Option<Ran>,
+}
+
+impl PartialEq for Timing {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Timing {}
 
 impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -26,7 +26,8 @@
 //! | [`state_machine`] | what an entry does: apply, exactly once, active modules, digest, snapshot |
 //! | [`wasm`] | runs modules: every knob of determinism; the only place that knows wasmtime |
 //! | [`storage`] | the state's schema, transactions and file; the only place that knows redb |
-//! | [`http`] | probes and metrics |
+//! | [`http`], [`measure`] | probes and metrics; what is counted and timed on the way |
+//! | [`traces`] | spans of sampled calls, for a collector |
 //! | [`guest_log`] | what modules say, into this node's log, but not too much of it |
 //! | [`command`], [`limits`], [`ids`], [`proto`] | words that all of them share |
 //! | [`meta`], [`fatal`] | who this data directory is; how a host fault ends a node |
@@ -64,6 +65,7 @@ pub mod http;
 pub mod ids;
 pub mod limits;
 pub mod log_store;
+pub mod measure;
 pub mod meta;
 pub mod node;
 pub mod proto;
@@ -75,5 +77,6 @@ pub mod storage;
 pub mod stream;
 #[cfg(test)]
 mod testing;
+pub mod traces;
 pub mod volume;
 pub mod wasm;

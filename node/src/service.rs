@@ -11,6 +11,7 @@ use futures::stream::BoxStream;
 use crate::command::{Outcome, Refusal, TrapClass};
 use crate::proto::{admin, command};
 use crate::stream::Messages;
+use crate::traces::Parent;
 use crate::wasm::{HostFault, Method, Module};
 
 /// A client's command.
@@ -24,6 +25,8 @@ pub struct Execute {
     pub key: Option<String>,
     /// When the client stops waiting. A command that was proposed is not cancelled by it.
     pub deadline: Option<Instant>,
+    /// If it is traced: under what.
+    pub trace: Option<Parent>,
 }
 
 /// How a command or a query ended.

@@ -1,5 +1,6 @@
 //! What tests of several parts share: an engine, modules to run, and a state for them.
 
+pub(crate) mod exposition;
 mod rows;
 mod section;
 

@@ -111,7 +111,8 @@ mod tests {
         use crate::limits::*;
         for limit in [STORED_KEY_BYTES_MAX, STORED_BYTES_MAX, RESULT_BYTES_MAX, SCAN_ITEMS_MAX] {
             let mut digits = limit.to_string();
-            for place in (1..=(digits.len() - 1) / 3).map(|group| digits.len() - 3 * group) {
+            let length = digits.len();
+            for place in (1..=(length - 1) / 3).map(|group| length - 3 * group) {
                 digits.insert(place, ' ');
             }
             assert!(DOCUMENT.contains(&digits), "ABI.md lacks {digits}");

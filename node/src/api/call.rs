@@ -7,10 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use prometheus_client::metrics::counter::Counter;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::codegen::Service;
 
+use super::Options;
 use super::admin::{AdminServer, Inspector};
 use super::detach::Detached;
 use super::frame::{self, Budget, ReplyBody};
@@ -22,9 +24,9 @@ use super::routes::{Route, Routes, Table};
 use super::status::{Failure, status};
 use super::stream::{Begun, Watch};
 use crate::command::Outcome;
-use crate::http::Metrics;
 use crate::limits::{METHOD_BYTES_MAX, RESULT_BYTES_MAX};
 use crate::service::{Backend, Execute, Executed, Query, ServiceError, Streaming};
+use crate::traces::{Open, Parent, Traces};
 use crate::wasm::MethodKind;
 
 /// How long a request message may take to arrive, whatever the client's deadline: the largest one over a 1 Mbit/s line
@@ -59,6 +61,8 @@ pub(super) struct Front<B: Backend> {
     core: Arc<Core<B>>,
     budget: Budget,
     node: HeaderValue,
+    unknown_methods: Counter,
+    traces: Traces,
     health: HealthServer<Health<B>>,
     reflection: v1::ServerReflectionServer<Reflection<B>>,
     reflection_alpha: v1alpha::ServerReflectionServer<Reflection<B>>,
@@ -66,9 +70,10 @@ pub(super) struct Front<B: Backend> {
 }
 
 impl<B: Backend> Front<B> {
-    pub(super) fn new(backend: B, metrics: Arc<Metrics>, stopping: CancellationToken) -> Self {
+    pub(super) fn new(backend: B, options: &Options, stopping: CancellationToken) -> Self {
         let node = HeaderValue::from_str(backend.node_name()).unwrap_or(HeaderValue::from_static("unnamed"));
-        let routes = Routes::new(backend.catalog(), metrics);
+        let unknown_methods = options.metrics.unknown_methods.clone();
+        let routes = Routes::new(backend.catalog(), Arc::clone(&options.metrics));
         let core = Arc::new(Core { backend, routes, stopping });
         Self {
             health: HealthServer::new(Health(Arc::clone(&core))),
@@ -77,6 +82,8 @@ impl<B: Backend> Front<B> {
             admin: AdminServer::new(Inspector(core.backend.clone())),
             budget: Budget::default(),
             node,
+            unknown_methods,
+            traces: options.traces.clone(),
             core,
         }
     }
@@ -98,6 +105,7 @@ impl<B: Backend> Front<B> {
     async fn look_again(&self, request: Request<Incoming>) -> Response<ReplyBody> {
         let path = request.uri().path();
         if path.len() > METHOD_BYTES_MAX {
+            self.unknown_methods.inc();
             return self.refusal(&Failure::NoSuchMethod("the path is longer than a method's can be".to_owned()), None);
         }
         if let Err(error) = self.refresh(request.headers()).await {
@@ -114,6 +122,7 @@ impl<B: Backend> Front<B> {
     }
 
     fn unknown(&self, path: &str) -> Failure {
+        self.unknown_methods.inc();
         let table = self.core.table();
         if table.is_empty() { ServiceError::NoModule.into() } else { Failure::NoSuchMethod(table.no_such_method(path)) }
     }
@@ -125,8 +134,18 @@ impl<B: Backend> Front<B> {
         if route.streaming {
             return self.stream(route, &head.headers, body, started).await;
         }
-        let answer = match self.run(route, &head.headers, body, started).await {
-            Ok(executed) => self.reply(executed),
+        let mut span = self.traces.call(&route.path, &head.headers, started.into_std());
+        let trace = span.as_ref().map(Open::parent);
+        let answer = match self.run(route, &head.headers, body, started, trace).await {
+            Ok(executed) => {
+                if let Some(span) = &mut span {
+                    span.at(executed.index, executed.replayed);
+                }
+                if executed.replayed {
+                    route.meter.replayed();
+                }
+                self.reply(executed)
+            }
             Err(failure) => Err((failure, None)),
         };
         let (code, response) = match answer {
@@ -136,7 +155,10 @@ impl<B: Backend> Front<B> {
                 (status.code(), self.trailers_only(status, executed))
             }
         };
-        route.metrics.observe(code, started.elapsed());
+        route.meter.answered(code, started.elapsed());
+        if let Some(span) = span {
+            span.ended(code);
+        }
         response
     }
 
@@ -184,6 +206,7 @@ impl<B: Backend> Front<B> {
         headers: &HeaderMap,
         body: Incoming,
         started: Instant,
+        trace: Option<Parent>,
     ) -> Result<Executed, Failure> {
         let metadata = Metadata::read(headers)?;
         metadata.check_encoding()?;
@@ -194,7 +217,7 @@ impl<B: Backend> Front<B> {
                 let mut charge = self.budget.charge();
                 let request = receive(frame::read(body, &mut charge), started, deadline).await?;
                 let deadline_std = deadline.map(Instant::into_std);
-                let command = Execute { method: route.path.clone(), request, key, deadline: deadline_std };
+                let command = Execute { method: route.path.clone(), request, key, deadline: deadline_std, trace };
                 let backend = self.core.backend.clone();
                 within(deadline, Detached::new(async move { backend.execute(command).await })).await?
             }

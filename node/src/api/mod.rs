@@ -53,6 +53,7 @@ pub(crate) use self::routes::prepared;
 pub use self::status::{DOMAIN, Reason, Retry};
 use crate::http::Metrics;
 use crate::service::Backend;
+use crate::traces::Traces;
 
 /// A client opens as many calls at once on one connection; the next ones wait on its side.
 const STREAMS_MAX: u32 = 1024;
@@ -75,6 +76,8 @@ pub const DRAIN: Duration = Duration::from_secs(5);
 /// What the server is told beside its backend.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// Which requests are traced.
+    pub traces: Traces,
     /// Where requests are counted.
     pub metrics: Arc<Metrics>,
     /// Connections at one time; more are closed at once.
@@ -88,7 +91,7 @@ pub struct Options {
 impl Options {
     /// The usual ones.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, connections_max: 4096, connection_age: None, drain: DRAIN }
+        Self { traces: Traces::off(), metrics, connections_max: 4096, connection_age: None, drain: DRAIN }
     }
 }
 
@@ -101,7 +104,7 @@ pub async fn serve<B: Backend>(
 ) -> io::Result<()> {
     let lifetime = Lifetime { age: options.connection_age, ..Lifetime::default() };
     let stopping = lifetime.stopping.clone();
-    let front = Arc::new(Front::new(backend, Arc::clone(&options.metrics), stopping.clone()));
+    let front = Arc::new(Front::new(backend, &options, stopping.clone()));
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {

@@ -10,7 +10,8 @@ use arc_swap::ArcSwap;
 use prost_reflect::DescriptorPool;
 
 use super::reflection::Files;
-use crate::http::{CallMetrics, Metrics};
+use crate::http::Metrics;
+use crate::measure::CallMeter;
 use crate::service::Catalog;
 use crate::wasm::{Method, MethodKind};
 
@@ -22,7 +23,8 @@ pub(super) struct Route {
     pub(super) kind: MethodKind,
     /// Whether it answers with a stream.
     pub(super) streaming: bool,
-    pub(super) metrics: CallMetrics,
+    /// Where its calls are counted.
+    pub(super) meter: Arc<CallMeter>,
 }
 
 /// Everything that is served by modules at one time.
@@ -40,6 +42,7 @@ impl Table {
     fn new(catalog: Arc<Catalog>, metrics: &Metrics) -> Self {
         let modules = catalog.modules.iter().map(|active| &active.module);
         let parts: Vec<_> = modules.map(|module| (module.name(), module.methods(), module.descriptors())).collect();
+        metrics.serve(&catalog);
         Self::of_parts(Arc::clone(&catalog), &parts, metrics)
     }
 
@@ -55,8 +58,8 @@ impl Table {
     fn add(&mut self, module: &str, method: &Method, metrics: &Metrics) {
         let Some((service, name)) = split(&method.path) else { return };
         self.services.entry(service.to_owned()).or_default().push(name.to_owned());
-        let metrics = metrics.call(module, service, name, method.kind);
-        let route = Route { path: method.path.clone(), kind: method.kind, streaming: method.streaming, metrics };
+        let meter = metrics.calls(module, method);
+        let route = Route { path: method.path.clone(), kind: method.kind, streaming: method.streaming, meter };
         self.routes.insert(method.path.clone(), Arc::new(route));
     }
 

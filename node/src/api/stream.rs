@@ -167,7 +167,7 @@ impl Watch {
 
     pub(super) fn ended(&mut self, code: tonic::Code) {
         if !std::mem::replace(&mut self.counted, true) {
-            self.route.metrics.observe(code, self.started.elapsed());
+            self.route.meter.answered(code, self.started.elapsed());
         }
     }
 }

@@ -191,6 +191,7 @@ fn assignment(setting: &Setting) -> String {
             format!("{name} = \"{}\"", schema::bytes(*number))
         }
         (Some(Value::Number(number)), _) => format!("{name} = {number}"),
+        (Some(Value::Text(text)), _) if setting.key.kind == schema::Kind::Fraction => format!("{name} = {text}"),
         (Some(Value::Text(text)), _) => format!("{name} = {}", toml::Value::String(text.clone())),
         (Some(Value::Switch(on)), _) => format!("{name} = {on}"),
         (None, Default::Follows(words)) => format!("# {name} = {words}"),
@@ -356,6 +357,10 @@ mod tests {
         [log]
         format = "text"  # default; at start
         level = "debug"  # BALSA_LOG__LEVEL; at once
+
+        [otlp]
+        # endpoint = no traces  # default; at start
+        sample_ratio = 0.01     # default; at start
 
         # NODE     CLIENTS         PEERS           HTTP            REACHED BY CLIENTS  REACHED BY PEERS
         # balsa-0  127.0.0.1:6000  127.0.0.1:6001  127.0.0.1:6080  127.0.0.1:6000      127.0.0.1:6001

@@ -87,6 +87,9 @@ pub enum Error {
     /// Nobody can be asked.
     #[error("nobody is at a terminal to say that this is meant; say --yes")]
     NobodyToAsk,
+    /// The HTTP port of a node.
+    #[error(transparent)]
+    Health(#[from] super::health::Error),
     /// A backup's file.
     #[error(transparent)]
     Backup(#[from] super::backup::Error),
@@ -112,6 +115,7 @@ impl Error {
         match self {
             Self::Nobody { .. }
             | Self::Endpoints(FileError::NotThere(_))
+            | Self::Health(_)
             | Self::Client(client::Error::Unavailable { .. } | client::Error::Interrupted(_)) => Exit::Unavailable,
             Self::Client(client::Error::OutcomeUnknown { .. }) => Exit::OutcomeUnknown,
             Self::Client(client::Error::Rejected(_)) | Self::Call(call::Error::Rejected { .. }) => Exit::Rejected,

@@ -17,6 +17,7 @@ mod check;
 mod completions;
 mod dev;
 mod error;
+mod health;
 mod kv;
 mod module;
 mod operators;
@@ -109,6 +110,8 @@ enum Command {
     Config(config::Args),
     /// Show the nodes of the cluster
     Status,
+    /// Say whether one node is ready, for probes from inside its container
+    Health(health::Health),
     /// Store a value
     Put(kv::Put),
     /// Print a value; exit code 1 if the key is absent
@@ -159,6 +162,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, console: &mut Console)
         Command::Module(args) if args.is_local() => {
             finish(module::run_local(&args, format, console), format, console).into()
         }
+        Command::Health(args) => finish(run_health(&args, &global, console), format, console).into(),
         Command::Completions(args) => finish(completions::run(&args, console), format, console).into(),
         command => finish(run_client(command, &global, console), format, console).into(),
     }
@@ -175,6 +179,14 @@ fn finish(result: Result<Exit, Error>, format: Format, console: &mut Console) ->
             error.exit()
         }
     }
+}
+
+/// One node is asked, so there is no cluster to be found first.
+fn run_health(args: &health::Health, global: &Global, console: &mut Console) -> Result<Exit, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
+    let result = runtime.block_on(health::run(args, global.timeout, global.output, console));
+    runtime.shutdown_background();
+    result
 }
 
 fn run_client(command: Command, global: &Global, console: &mut Console) -> Result<Exit, Error> {
@@ -204,6 +216,7 @@ async fn run_in(command: Command, session: &mut Session<'_>) -> Result<Exit, Err
         | Command::Config(_)
         | Command::Restore(_)
         | Command::Recover(_)
+        | Command::Health(_)
         | Command::Completions(_) => unreachable!("these are not clients"),
     }
 }

@@ -42,7 +42,7 @@ use template::{Scope, Template};
 pub const EXIT_CODE: u8 = 2;
 
 /// A validated configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// This node.
     pub node: Node,
@@ -58,6 +58,8 @@ pub struct Config {
     pub storage: Storage,
     /// What is written to standard error.
     pub log: Log,
+    /// Where traces go, if they go anywhere.
+    pub otlp: Option<Otlp>,
 }
 
 /// `[node]`, for the node this is.
@@ -153,6 +155,15 @@ pub struct Log {
     pub format: LogFormat,
     /// The least important lines that are written.
     pub level: tracing::Level,
+}
+
+/// `[otlp]`, if there is a collector.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Otlp {
+    /// `http://host:port`.
+    pub endpoint: String,
+    /// Of the calls whose clients do not say whether they are traced.
+    pub sample_ratio: f64,
 }
 
 /// How a line is written.
@@ -463,6 +474,10 @@ fn build(settings: &Settings, sites: &[Site], here: &Site, data_dir: &Template, 
             checkpoint_interval: millis("storage.checkpoint_interval_ms"),
         },
         log: Log { format: log_format(text("log.format")), level: log_level(text("log.level")) },
+        otlp: settings.text("otlp.endpoint").map(|endpoint| Otlp {
+            endpoint: endpoint.to_owned(),
+            sample_ratio: text("otlp.sample_ratio").parse().expect("a fraction without an error is a number"),
+        }),
     }
 }
 

@@ -97,6 +97,10 @@ pub enum Problem {
     NotAChoice { key: &'static schema::Key, value: String },
     #[error("`{}` cannot be {value:?}: a name has 1 to 63 letters, digits, `-`, `_` and `.`", key.name())]
     BadName { key: &'static schema::Key, value: String },
+    #[error("`{}` is {value}, which is not from 0 to 1", key.name())]
+    NotAFraction { key: &'static schema::Key, value: String },
+    #[error("`{}` cannot be {value:?}", key.name())]
+    BadUrl { key: &'static schema::Key, value: String },
     #[error("`{}` must not be empty", key.name())]
     EmptyPath { key: &'static schema::Key },
     #[error("`{}` is not a template: {fault}", key.name())]
@@ -202,6 +206,8 @@ impl Problem {
                 format!("it can be {} to {}", key.kind.number(min), key.kind.number(max))
             }),
             Self::NotAChoice { key, value } => Some(choice_help(key, value)),
+            Self::NotAFraction { .. } => Some("0 is none, 0.01 one in a hundred, 1 all".to_owned()),
+            Self::BadUrl { .. } => Some("it is http:// with a host and a port, such as \"http://otel-collector:4317\"".to_owned()),
             Self::BadTemplate { .. } => Some(template::Variables.to_string()),
             Self::BadAddress { key, .. } => Some(format!("for example \"{}\"", address_example(key))),
             Self::NotReachable { advertise, port, .. } => Some(format!(
@@ -292,11 +298,13 @@ fn choice_help(key: &schema::Key, value: &str) -> String {
 fn example(key: &schema::Key) -> String {
     let value = match key.default {
         schema::Default::Number(number) => number.to_string(),
+        schema::Default::Text(text) if key.kind == schema::Kind::Fraction => text.to_owned(),
         schema::Default::Text(text) => format!("\"{text}\""),
         schema::Default::Switch(on) => on.to_string(),
         schema::Default::Follows(_) if matches!(key.kind, schema::Kind::Reach) => {
             format!("\"{}\"", address_example(key))
         }
+        schema::Default::Follows(_) if key.kind == schema::Kind::Url => "\"http://otel-collector:4317\"".to_owned(),
         schema::Default::Follows(_) => {
             key.kind.range().map_or("\"balsa-0\"".to_owned(), |(least, _)| least.to_string())
         }

@@ -41,6 +41,10 @@ pub enum Kind {
     Listen,
     /// A template that gives a `host:port` for others to connect to.
     Reach,
+    /// `http://host:port` of another server.
+    Url,
+    /// A number from 0 to 1.
+    Fraction,
     /// A whole number.
     Integer(u64, u64),
     /// Milliseconds.
@@ -113,6 +117,11 @@ pub const SECTIONS: &[Section] = &[
     Section { name: "raft", doc: "Elections and the length of the log.", repeated: false },
     Section { name: "storage", doc: "The state's database.", repeated: false },
     Section { name: "log", doc: "What the node writes to standard error.", repeated: false },
+    Section {
+        name: "otlp",
+        doc: "Traces of calls, for a collector that speaks OpenTelemetry's OTLP; see [operations.md](operations.md#traces).",
+        repeated: false,
+    },
 ];
 
 /// The keys, in the order of the reference.
@@ -399,6 +408,21 @@ pub const KEYS: &[Key] = &[
         obeyed: Obeyed::AtOnce,
         doc: "The least important lines that are still written.",
     },
+    Key {
+        path: "otlp.endpoint",
+        kind: Kind::Url,
+        default: Default::Follows("no traces"),
+        obeyed: Obeyed::AtStart,
+        doc: "The collector: OTLP over gRPC, without TLS.",
+    },
+    Key {
+        path: "otlp.sample_ratio",
+        kind: Kind::Fraction,
+        default: Default::Text("0.01"),
+        obeyed: Obeyed::AtStart,
+        doc: "Which part of the calls is traced, of those that come without a `traceparent`; one that comes with it says itself \
+              whether it is.",
+    },
 ];
 
 /// The key `section.name`.
@@ -487,10 +511,12 @@ impl Kind {
             | Self::File
             | Self::Listen
             | Self::Reach
+            | Self::Url
             | Self::Choice(_) => "text in quotes",
             Self::Integer(..) => "a whole number",
             Self::Millis(..) => "a whole number of milliseconds",
             Self::Bytes(..) => "a whole number of bytes, or text such as \"64 MiB\"",
+            Self::Fraction => "a number from 0 to 1",
             Self::Switch => "true or false, without quotes",
         }
     }
@@ -546,6 +572,7 @@ fn section_reference(section: &Section) -> String {
 fn row(key: &Key) -> String {
     let default = match key.default {
         Default::Number(number) => key.kind.number(number),
+        Default::Text(text) if key.kind == Kind::Fraction => text.to_owned(),
         Default::Text(text) => format!("`\"{text}\"`"),
         Default::Switch(on) => on.to_string(),
         Default::Follows(words) => words.to_owned(),
@@ -562,6 +589,8 @@ fn holds(kind: Kind) -> String {
         Kind::File => "path".to_owned(),
         Kind::Listen => "`IP:port`, template".to_owned(),
         Kind::Reach => "`host:port`, template".to_owned(),
+        Kind::Url => "`http://host:port`".to_owned(),
+        Kind::Fraction => "number, 0 to 1".to_owned(),
         Kind::Choice(words) => words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(", "),
         Kind::Integer(min, max) => format!("number, {min} to {max}"),
         Kind::Millis(min, max) => format!("milliseconds, {min} to {max}"),

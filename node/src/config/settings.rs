@@ -481,8 +481,10 @@ fn accept_toml(key: &'static Key, value: &DeValue<'_>) -> Result<Value, Problem>
             number.map_err(|_| Problem::OutOfRange { key, value: integer.to_string() }).and_then(|n| in_range(key, n))
         }
         (Kind::Bytes(..), DeValue::String(text)) => accept_text(key, text),
+        (Kind::Fraction, DeValue::Integer(integer)) => accept_text(key, integer.as_str()),
+        (Kind::Fraction, DeValue::Float(float)) => accept_text(key, float.as_str()),
         (Kind::Switch, DeValue::Boolean(on)) => Ok(Value::Switch(*on)),
-        (Kind::Integer(..) | Kind::Millis(..) | Kind::Switch, DeValue::String(_)) => {
+        (Kind::Integer(..) | Kind::Millis(..) | Kind::Fraction | Kind::Switch, DeValue::String(_)) => {
             Err(Problem::WrongType { key, got: describe(value).to_owned() })
         }
         (_, DeValue::String(text)) => accept_text(key, text),
@@ -498,6 +500,11 @@ fn accept_text(key: &'static Key, text: &str) -> Result<Value, Problem> {
         Kind::Switch => text.parse().map(Value::Switch).map_err(|_| wrong()),
         Kind::Choice(words) if !words.contains(&text) => Err(Problem::NotAChoice { key, value: text.to_owned() }),
         Kind::Name if !is_name(text) => Err(Problem::BadName { key, value: text.to_owned() }),
+        Kind::Fraction => match text.parse::<f64>().map_err(|_| wrong())? {
+            fraction if (0.0..=1.0).contains(&fraction) => Ok(Value::Text(fraction.to_string())),
+            _ => Err(Problem::NotAFraction { key, value: text.to_owned() }),
+        },
+        Kind::Url if !is_url(text) => Err(Problem::BadUrl { key, value: text.to_owned() }),
         Kind::Path | Kind::File if text.is_empty() => Err(Problem::EmptyPath { key }),
         _ => Ok(Value::Text(text.to_owned())),
     }
@@ -509,6 +516,12 @@ fn in_range(key: &'static Key, number: u64) -> Result<Value, Problem> {
         true => Ok(Value::Number(number)),
         false => Err(Problem::OutOfRange { key, value: key.kind.number(number) }),
     }
+}
+
+/// TLS is left to a collector beside the node, or to the network.
+fn is_url(text: &str) -> bool {
+    let url = text.parse::<http::Uri>().ok().filter(|url| url.scheme() == Some(&http::uri::Scheme::HTTP));
+    url.is_some_and(|url| url.port_u16().is_some() && url.path() == "/" && url.query().is_none())
 }
 
 /// Names end up in DNS, file names and metric labels.

@@ -21,8 +21,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 pub use self::metrics::{
-    CallMetrics, CodeLabels, MethodLabels, Metrics, ModuleLabels, QueueLabels, ROLES, RefusedLabels, RoleLabels,
-    StoreLabels,
+    BuildLabels, CheckLabels, CodeLabel, CodeLabels, Meters, MethodLabels, Metrics, ModuleLabels, PeerLabels,
+    QueueLabels, ROLES, RefusedLabels, RoleLabels, SourceLabels, StoreLabels,
 };
 
 /// Probes and one or two scrapers; more is a mistake or an attack.
@@ -39,23 +39,52 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 /// What must be well for clients to be sent here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Readiness {
-    /// Each check by its name: well, or why not.
-    pub checks: Vec<(&'static str, Result<(), String>)>,
+    /// In the order in which they are shown.
+    pub checks: Vec<Check>,
+}
+
+/// One thing that is looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// `leader_known`
+    pub name: &'static str,
+    /// Well, or why not.
+    pub result: Result<(), String>,
+    /// Whether clients are sent elsewhere while it is not well; else it is only shown.
+    pub needed: bool,
+}
+
+impl Check {
+    /// One without which no client should come.
+    pub fn needed(name: &'static str, result: Result<(), String>) -> Self {
+        Self { name, result, needed: true }
+    }
+
+    /// One that only an operator needs to know of.
+    pub fn shown(name: &'static str, result: Result<(), String>) -> Self {
+        Self { name, result, needed: false }
+    }
+
+    fn is_in_the_way(&self) -> bool {
+        self.needed && self.result.is_err()
+    }
 }
 
 impl Readiness {
-    /// Whether all checks are well.
+    /// Whether all checks that are needed are well.
     pub fn is_ready(&self) -> bool {
-        self.checks.iter().all(|(_, result)| result.is_ok())
+        !self.checks.iter().any(Check::is_in_the_way)
     }
 
-    /// In the manner of Kubernetes: `[+]log ok` or `[-]log failed: why` a line.
+    /// In the manner of Kubernetes: `[+]log ok` or `[-]log failed: why` a line, `[!]log warns: why` if it is not in the way.
     fn describe(&self, verbose: bool) -> String {
         let mut text = String::new();
-        for (name, result) in self.checks.iter().filter(|(_, result)| verbose || result.is_err()) {
-            let line = match result {
+        for check in self.checks.iter().filter(|check| verbose || check.is_in_the_way()) {
+            let name = check.name;
+            let line = match &check.result {
                 Ok(()) => writeln!(text, "[+]{name} ok"),
-                Err(why) => writeln!(text, "[-]{name} failed: {why}"),
+                Err(why) if check.needed => writeln!(text, "[-]{name} failed: {why}"),
+                Err(why) => writeln!(text, "[!]{name} warns: {why}"),
             };
             line.expect("writing to a String cannot fail");
         }
@@ -178,7 +207,8 @@ mod tests {
             let well = Arc::clone(&well);
             move || {
                 let state = if well.load(Ordering::Relaxed) { Ok(()) } else { Err("replays its log".to_owned()) };
-                Readiness { checks: vec![("log", Ok(())), ("state", state)] }
+                let clock = Check::shown("clock", Err("it is slow".to_owned()));
+                Readiness { checks: vec![Check::needed("log", Ok(())), Check::needed("state", state), clock] }
             }
         };
         let gauges = |metrics: &Metrics| _ = metrics.raft_term.set(7);
@@ -206,13 +236,13 @@ mod tests {
 
     #[tokio::test]
     async fn readiness_follows_the_checks_and_names_the_one_that_fails() {
-        let server = server().await;
+        let (server, clock) = (server().await, "[!]clock warns: it is slow\n");
         assert_eq!(server.ask("GET", "/readyz").await, (200, "ok\n".into()));
-        assert_eq!(server.ask("GET", "/readyz?verbose").await, (200, "[+]log ok\n[+]state ok\nok\n".into()));
+        assert_eq!(server.ask("GET", "/readyz?verbose").await, (200, format!("[+]log ok\n[+]state ok\n{clock}ok\n")));
         server.well.store(false, Ordering::Relaxed);
-        let failed = "[-]state failed: replays its log\nnot ready\n";
-        assert_eq!(server.ask("GET", "/readyz").await, (503, failed.into()));
-        assert_eq!(server.ask("GET", "/readyz?verbose").await, (503, format!("[+]log ok\n{failed}")));
+        let failed = "[-]state failed: replays its log\n";
+        assert_eq!(server.ask("GET", "/readyz").await, (503, format!("{failed}not ready\n")));
+        assert_eq!(server.ask("GET", "/readyz?verbose").await, (503, format!("[+]log ok\n{failed}{clock}not ready\n")));
     }
 
     #[tokio::test]

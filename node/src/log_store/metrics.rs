@@ -1,37 +1,68 @@
 //! Counters of the log, for `/metrics`.
 
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-/// Upper bounds of the buckets of [`Metrics::sync_buckets`], microseconds: from below a fast NVMe's sync to a disk in
-/// trouble.
-pub const SYNC_BUCKETS_US: [u64; 12] = [32, 64, 128, 256, 512, 1_000, 2_000, 5_000, 10_000, 50_000, 250_000, 1_000_000];
+use parking_lot::Mutex;
+
+use super::record::Record;
+use crate::measure::{Histogram, SYNC_NS, Span};
 
 /// What the log did since it was opened. Counters only grow; read one at a time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Metrics {
     /// Entries made durable.
     pub entries: AtomicU64,
     /// Bytes of records made durable, frames included.
     pub bytes: AtomicU64,
-    /// `fdatasync`s of groups of records: entries / syncs is the mean group.
-    pub syncs: AtomicU64,
-    /// Microseconds spent in writing and syncing them.
-    pub sync_us_sum: AtomicU64,
-    /// The longest.
-    pub sync_us_max: AtomicU64,
-    /// How many took at most that long, by [`SYNC_BUCKETS_US`] (not cumulative); the last one: longer.
-    pub sync_buckets: [AtomicU64; SYNC_BUCKETS_US.len() + 1],
+    /// Writing and syncing a group of records, nanoseconds; entries / its count is the mean group.
+    pub syncs: Histogram,
     /// Segments begun on a new file.
     pub segments_made: AtomicU64,
     /// Segments begun on a recycled file.
     pub segments_recycled: AtomicU64,
     /// Times that the log thread had to wait for the next segment to be zero-filled.
     pub roll_waits: AtomicU64,
+    /// When the last groups were written.
+    pub flushes: Flushes,
     /// Entries served from memory.
     pub reads_cached: AtomicU64,
     /// Entries read from segments.
     pub reads_disk: AtomicU64,
+}
+
+/// Groups that are remembered: whoever asks for one does so as soon as its entries are applied.
+const FLUSHES_KEPT: usize = 4096;
+
+/// When entries became durable, for traces; kept only where somebody traces.
+#[derive(Debug, Default)]
+pub struct Flushes {
+    kept: AtomicBool,
+    recent: Mutex<VecDeque<(RangeInclusive<u64>, Span)>>,
+}
+
+impl Flushes {
+    /// Keeps them from now on.
+    pub fn keep(&self) {
+        self.kept.store(true, Ordering::Relaxed);
+    }
+
+    /// When the entry at `index` was written and synced, and how many were with it, if that was a moment ago.
+    pub fn of(&self, index: u64) -> Option<(Span, u64)> {
+        let recent = self.recent.lock();
+        let (group, span) = recent.iter().rev().find(|(group, _)| group.contains(&index))?;
+        Some((*span, group.end() - group.start() + 1))
+    }
+
+    fn push(&self, group: RangeInclusive<u64>, span: Span) {
+        let mut recent = self.recent.lock();
+        if recent.len() == FLUSHES_KEPT {
+            recent.pop_front();
+        }
+        recent.push_back((group, span));
+    }
 }
 
 /// Adds to a counter.
@@ -39,14 +70,38 @@ pub(super) fn add(counter: &AtomicU64, amount: u64) {
     counter.fetch_add(amount, Ordering::Relaxed);
 }
 
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            entries: AtomicU64::default(),
+            bytes: AtomicU64::default(),
+            syncs: Histogram::new(SYNC_NS),
+            segments_made: AtomicU64::default(),
+            segments_recycled: AtomicU64::default(),
+            roll_waits: AtomicU64::default(),
+            flushes: Flushes::default(),
+            reads_cached: AtomicU64::default(),
+            reads_disk: AtomicU64::default(),
+        }
+    }
+}
+
 impl Metrics {
-    pub(super) fn synced(&self, entries: u64, bytes: u64, took: Duration) {
-        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        add(&self.entries, entries);
+    /// A group of records was written.
+    pub(super) fn synced(&self, records: &[Record], bytes: u64, took: Span) {
+        let indexes = || {
+            records.iter().filter_map(|record| match record {
+                Record::Entry(id) => Some(id.index),
+                _ => None,
+            })
+        };
+        add(&self.entries, indexes().count() as u64);
         add(&self.bytes, bytes);
-        add(&self.syncs, 1);
-        add(&self.sync_us_sum, us);
-        self.sync_us_max.fetch_max(us, Ordering::Relaxed);
-        add(&self.sync_buckets[SYNC_BUCKETS_US.partition_point(|bound| *bound < us)], 1);
+        self.syncs.took(took.elapsed());
+        if self.flushes.kept.load(Ordering::Relaxed)
+            && let (Some(first), Some(last)) = (indexes().min(), indexes().max())
+        {
+            self.flushes.push(first..=last, took);
+        }
     }
 }

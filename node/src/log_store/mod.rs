@@ -88,7 +88,7 @@ use tokio::sync::oneshot;
 pub use self::error::{Damage, Error};
 use self::files::{Disk, Files};
 pub use self::handle::{LogHandle, Pin, Size};
-pub use self::metrics::{Metrics, SYNC_BUCKETS_US};
+pub use self::metrics::Metrics;
 use self::queue::{Batch, Waiter, poisoned};
 pub use self::reader::LogReader;
 use self::record::Record;

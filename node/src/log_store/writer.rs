@@ -8,7 +8,6 @@
 //! so that only the last segment can ever hold anything that was not synced.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::error::Error;
 use super::queue::{Batch, Next};
@@ -17,6 +16,7 @@ use super::segment::Segment;
 use super::shared::Shared;
 use super::spares::Spares;
 use super::state::State;
+use crate::measure::Stopwatch;
 
 /// Where the log ends on disk.
 #[derive(Debug)]
@@ -116,11 +116,10 @@ impl Writer {
         if records.is_empty() {
             return Ok(());
         }
-        let begun = Instant::now();
+        let watch = Stopwatch::start();
         self.tail.segment.write(bytes, self.tail.end)?;
         self.tail.segment.sync()?;
-        let entries = records.iter().filter(|record| matches!(record, Record::Entry(_))).count();
-        self.shared.metrics.synced(entries as u64, bytes.len() as u64, begun.elapsed());
+        self.shared.metrics.synced(records, bytes.len() as u64, watch.stop());
         self.publish(bytes, records);
         self.tail.end += bytes.len() as u64;
         self.tail.synced = self.tail.end;

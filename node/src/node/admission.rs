@@ -42,6 +42,11 @@ impl Admission {
         Ok(permit)
     }
 
+    /// Bytes of the commands under way.
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.0.bytes.load(Ordering::Relaxed)
+    }
+
     /// Commands under way.
     pub(crate) fn pending(&self) -> usize {
         self.0.commands.load(Ordering::Relaxed)

@@ -34,10 +34,16 @@ impl Lag {
         self.has_met |= committed.is_some_and(|index| applied >= index);
     }
 
+    /// How long what is committed has been waiting to be applied here.
+    pub(super) fn behind(&self, applied: u64, now: Instant) -> Duration {
+        let goal = self.goal.filter(|goal| applied < goal.index);
+        goal.map_or(Duration::ZERO, |goal| now.saturating_duration_since(goal.since))
+    }
+
     /// Whether the node has what was committed a second ago; if not, why.
     pub(super) fn check(&self, applied: u64, now: Instant) -> Result<(), String> {
         let goal = self.goal.filter(|goal| applied < goal.index);
-        let behind = goal.map_or(Duration::ZERO, |goal| now.saturating_duration_since(goal.since));
+        let behind = self.behind(applied, now);
         match goal {
             Some(goal) if !self.has_met => Err(format!("{} entries are still to be applied", goal.index - applied)),
             Some(goal) if behind > LAG_MAX => Err(format!(

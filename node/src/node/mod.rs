@@ -7,6 +7,7 @@ mod admission;
 mod backup;
 mod compile;
 mod duties;
+mod gauges;
 mod lag;
 mod modules;
 mod propose;
@@ -38,6 +39,7 @@ use self::streams::Streams;
 use crate::config::Config;
 use crate::fatal::Fatal;
 use crate::files::Wanted;
+use crate::http::Meters;
 use crate::ids::NodeId;
 use crate::log_store::LogHandle;
 use crate::proto::{admin, command, peer};
@@ -51,6 +53,7 @@ use crate::service::{
     Backend, BackupStream, Catalog, Events, Execute, Executed, Place, Query, ServiceError, Streaming,
 };
 use crate::state_machine::{Reader, Receiver};
+use crate::traces::{Parent, Traces};
 
 /// A running node. Clones are the same one.
 #[derive(Debug, Clone)]
@@ -90,6 +93,9 @@ struct Inner {
     refusals: Mutex<BTreeMap<NodeId, String>>,
     /// How far apply is behind.
     lag: Mutex<Lag>,
+    /// What is measured on the way of calls.
+    meters: Meters,
+    traces: Traces,
     /// Why this node serves nothing any more.
     fenced: Mutex<Option<String>>,
     /// Why no commands are accepted for the moment: digests differ and nobody knows who is right.
@@ -283,10 +289,14 @@ impl Host for Node {
         self.inner.leadership.read_index().await
     }
 
-    async fn execute_as_leader(&self, request: peer::ExecuteRequest) -> Result<Executed, ServiceError> {
+    async fn execute_as_leader(
+        &self,
+        request: peer::ExecuteRequest,
+        trace: Option<Parent>,
+    ) -> Result<Executed, ServiceError> {
         self.accepting()?;
         let key = Some(request.key).filter(|key| !key.is_empty());
-        let command = Execute { method: request.method, request: request.request, key, deadline: None };
+        let command = Execute { method: request.method, request: request.request, key, deadline: None, trace };
         self.propose_call(&command, Instant::now() + propose::PATIENCE).await
     }
 

@@ -5,16 +5,19 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use openraft::errors::{ClientWriteError, Fatal as RaftStopped};
 use openraft::impls::OneshotResponder;
+use opentelemetry::trace::SpanKind;
 use prost::Message;
 
 use super::{Leader, Node};
 use crate::command::{APPLY_VERSION, Command, Outcome, Reply};
+use crate::measure::Stopwatch;
 use crate::proto::command as pb;
 use crate::proto::peer;
 use crate::raft::clock::wall_clock_ms;
 use crate::raft::peers::Purpose;
 use crate::raft::types::Member;
 use crate::service::{Execute, Executed, ServiceError};
+use crate::traces::{self, Open, Parent};
 
 /// How long a command without a deadline is tried.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -84,13 +87,41 @@ impl Node {
 
     /// Proposes on this node or says that it does not lead.
     pub(super) async fn propose_call(&self, command: &Execute, deadline: Instant) -> Result<Executed, ServiceError> {
+        let mut span = self.inner.traces.begin(command.trace.as_ref(), "propose", SpanKind::Internal);
         let call = pb::Call {
             method: command.method.clone(),
             request: command.request.clone(),
             key: command.key.clone().unwrap_or_default(),
         };
-        let reply = self.propose(pb::command::Kind::Call(call), command.request.len(), deadline).await?;
+        let reply = match self.propose(pb::command::Kind::Call(call), command.request.len(), deadline).await {
+            Ok(reply) => reply,
+            Err(error) => {
+                if let Some(span) = span {
+                    span.failed(&error);
+                }
+                return Err(error);
+            }
+        };
+        if let Some(span) = &mut span {
+            span.at(reply.index, reply.replayed);
+            self.trace_reply(&span.parent(), &reply);
+        }
         executed(reply)
+    }
+
+    /// Spans of what other threads did for a command, from what they say of it.
+    fn trace_reply(&self, parent: &Parent, reply: &Reply) {
+        let (traces, parent) = (&self.inner.traces, Some(parent));
+        // The index of a replayed command is that of its first attempt, which was another's business.
+        let flush = if reply.replayed { None } else { self.inner.log.metrics().flushes.of(reply.index) };
+        if let Some((span, entries)) = flush {
+            traces.past(parent, "log flush", span, [("balsa.entries", entries)]);
+        }
+        let Some(applied) = reply.timing.applied else { return };
+        let apply = traces.past(parent, "apply", applied, []);
+        if let Some((span, fuel)) = reply.timing.ran {
+            traces.past(apply.as_ref(), "wasm", span, [("balsa.fuel", fuel)]);
+        }
     }
 
     /// Stamps an entry, has it replicated and applied. Past the deadline it may still be applied.
@@ -101,6 +132,7 @@ impl Node {
         deadline: Instant,
     ) -> Result<Reply, ServiceError> {
         let permit = self.inner.admission.admit(bytes)?;
+        let watch = Stopwatch::start();
         let (responder, mut answered) = OneshotResponder::new_pair();
         let command = Command::new(&pb::Command {
             apply_version: APPLY_VERSION,
@@ -118,7 +150,10 @@ impl Node {
             return Err(ServiceError::OutcomeUnknown);
         };
         match answer {
-            Ok(Ok(response)) => Ok(response.data),
+            Ok(Ok(response)) => {
+                self.inner.meters.proposals.took(watch.stop().elapsed());
+                Ok(response.data)
+            }
             Ok(Err(ClientWriteError::ForwardToLeader(to))) => {
                 Err(ServiceError::NotLeader { leader: to.leader_node.map(|member| member.client_addr) })
             }
@@ -144,13 +179,23 @@ impl Node {
         let mut client = peers
             .client(&member.peer_addr, Purpose::Forward)
             .map_err(|error| ServiceError::NotReady(error.to_string()))?;
-        let call = client.execute(peers.addressed(id, request));
+        let mut request = peers.addressed(id, request);
+        let span = self.inner.traces.begin(command.trace.as_ref(), "forward", SpanKind::Client);
+        if let Some(parent) = span.as_ref().map(Open::parent) {
+            let header = parent.header().parse().expect("hex digits and hyphens are ASCII");
+            request.metadata_mut().insert(traces::HEADER, header);
+        }
+        let call = client.execute(request);
         let limit = deadline.saturating_duration_since(Instant::now());
-        match tokio::time::timeout(limit, call).await {
+        let answer = match tokio::time::timeout(limit, call).await {
             Err(_) => Err(ServiceError::OutcomeUnknown),
             Ok(Err(status)) => Err(lost(&status)),
             Ok(Ok(response)) => answered(response.into_inner()),
+        };
+        if let (Some(span), Err(error)) = (span, &answer) {
+            span.failed(error);
         }
+        answer
     }
 }
 

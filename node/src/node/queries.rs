@@ -35,6 +35,11 @@ impl Queries {
         Self(jobs)
     }
 
+    /// How many are waiting for a thread.
+    pub(super) fn waiting(&self) -> usize {
+        self.0.len()
+    }
+
     /// Runs `query` on one of the threads, unless its client has gone or its deadline has passed by then.
     pub(super) async fn run<T: Send + 'static>(
         &self,

@@ -22,7 +22,7 @@ use crate::config::{Config, Loaded};
 use crate::fatal::Fatal;
 use crate::files::{self, Wanted};
 use crate::guest_log::GuestLog;
-use crate::http::{self, Metrics};
+use crate::http::{self, Meters, Metrics};
 use crate::limits::PUSHES_MAX;
 use crate::log_store::{self, LogStore};
 use crate::meta::{self, Meta};
@@ -38,6 +38,7 @@ use crate::raft::read_index::ReadGate;
 use crate::raft::types::Member;
 use crate::socket::{self, Socket};
 use crate::state_machine::{self, Fault, StateMachine};
+use crate::traces::Traces;
 use crate::wasm::{self, Engine, HostFault};
 
 /// Why a node could not start, or had to stop.
@@ -72,6 +73,9 @@ pub enum Error {
     /// openraft refused its configuration or its storage.
     #[error("Raft cannot start: {0}")]
     Raft(String),
+    /// The exporter of traces.
+    #[error("traces cannot be sent: {0}; `endpoint` in [otlp] says where to")]
+    Traces(String),
     /// A host fault while running.
     #[error("stopped by a host fault: {0}")]
     Fault(String),
@@ -207,6 +211,19 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
         raft.runtime_config().tick(false);
         raft.runtime_config().elect(false);
     }
+    let meters = Meters {
+        replication: peers.meter().clone(),
+        apply: applier.meter().clone(),
+        log_syncs: log.metrics().syncs.clone(),
+        ..Meters::default()
+    };
+    let traces = match &config.otlp {
+        Some(otlp) => Traces::start(otlp, &config.node.name).map_err(Error::Traces)?,
+        None => Traces::off(),
+    };
+    if traces.is_on() {
+        log.metrics().flushes.keep();
+    }
     let identity = Identity {
         meta: Mutex::new(meta),
         cluster_name: config.cluster.name.clone(),
@@ -239,6 +256,8 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
         views: Mutex::default(),
         refusals: Mutex::default(),
         lag: Mutex::default(),
+        meters,
+        traces,
         fenced: Mutex::new(fenced),
         undecided: Mutex::default(),
         backups: Arc::new(tokio::sync::Semaphore::new(1)),
@@ -286,8 +305,9 @@ impl Node {
     fn start_servers(&self, listeners: Listeners, socket: Socket) -> Servers {
         let (stop_clients, client_stop) = watch::channel(false);
         let (stop_others, stop) = watch::channel(false);
-        let metrics = Arc::new(Metrics::new());
+        let metrics = Arc::new(Metrics::with(&self.inner.meters));
         let options = api::Options {
+            traces: self.inner.traces.clone(),
             connection_age: self.inner.config.node.connection_age,
             ..api::Options::new(Arc::clone(&metrics))
         };
@@ -344,6 +364,7 @@ impl Node {
     async fn close(&self) -> Result<(), Error> {
         self.inner.raft.shutdown().await.map_err(|error| Error::Raft(error.to_string()))?;
         self.inner.applier.stop().await.map_err(|error| Error::Fault(error.to_string()))?;
+        self.inner.traces.stop().await;
         tracing::info!("stopped");
         Ok(())
     }

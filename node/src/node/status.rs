@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::{Leader, Node};
 use crate::command::{Refusal, TrapClass};
-use crate::http::{Metrics, ModuleLabels, QueueLabels, Readiness, RefusedLabels, StoreLabels};
+use crate::http::{Check, Readiness};
 use crate::ids::Digest;
 use crate::proto::{admin, command, peer};
 use crate::raft::clock::wall_clock_ms;
@@ -98,7 +98,7 @@ impl Node {
     }
 
     /// Rows of the history that answered the files' present wishes with a no.
-    fn refused_wishes(&self) -> Vec<command::Activation> {
+    pub(super) fn refused_wishes(&self) -> Vec<command::Activation> {
         let view = self.inner.reader.view();
         let refused = view.decisions().unwrap_or_default().into_iter().filter(|(_, decided)| decided.refused);
         let row = |(name, decided): (String, command::Decided)| {
@@ -233,53 +233,6 @@ impl Node {
         }
     }
 
-    /// Sets what is cheaper to look at when `/metrics` is asked than to follow.
-    pub(super) fn set_gauges(&self, metrics: &Metrics) {
-        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        let status = self.own_status();
-        metrics.set_role(&status.role);
-        metrics.raft_term.set(gauge(status.term));
-        metrics.raft_last_index.set(gauge(status.last_index));
-        metrics.raft_committed_index.set(gauge(status.committed_index));
-        metrics.raft_applied_index.set(gauge(status.applied_index));
-        metrics.digest_index.set(gauge(status.digest_index));
-        let relaxed = Ordering::Relaxed;
-        metrics.raft_leader_changes.inner().store(self.inner.leader_changes.load(relaxed), relaxed);
-        let log = self.inner.log.metrics();
-        metrics.log_fsyncs.inner().store(log.syncs.load(relaxed), relaxed);
-        metrics.log_entries.inner().store(log.entries.load(relaxed), relaxed);
-        metrics.log_first_index.set(gauge(self.inner.log.range().start));
-        let seconds = Duration::from_micros(log.sync_us_sum.load(relaxed)).as_secs_f64();
-        metrics.log_fsync_time.inner().store(seconds.to_bits(), relaxed);
-        let progress = *self.inner.reader.view().progress();
-        metrics.sessions.set(gauge(progress.session_rows));
-        metrics.session_bytes.set(gauge(progress.session_bytes));
-        let pending = i64::try_from(self.inner.admission.pending()).unwrap_or(i64::MAX);
-        metrics.pending.get_or_create(&QueueLabels { queue: "commands" }).set(pending);
-        metrics.storage_bytes.get_or_create(&StoreLabels { store: "log" }).set(gauge(self.inner.log.size().bytes));
-        self.set_module_gauges(metrics, &status);
-    }
-
-    fn set_module_gauges(&self, metrics: &Metrics, status: &admin::NodeStatus) {
-        metrics.module_active.clear();
-        for module in &status.modules {
-            let labels = ModuleLabels { module: module.name.clone(), hash: short(&module.hash) };
-            let generation = i64::try_from(module.generation).unwrap_or(i64::MAX);
-            metrics.module_active.get_or_create(&labels).set(generation);
-        }
-        metrics.module_wanted.clear();
-        for module in status.wish.iter().flat_map(|wish| &wish.modules) {
-            let hash = if module.hash.is_empty() { "embedded".to_owned() } else { short(&module.hash) };
-            metrics.module_wanted.get_or_create(&ModuleLabels { module: module.name.clone(), hash }).set(1);
-        }
-        metrics.module_refused.clear();
-        for row in self.refused_wishes() {
-            let labels = RefusedLabels { module: row.name.clone(), by: refused_by(&row) };
-            metrics.module_refused.get_or_create(&labels).set(1);
-        }
-        metrics.module_changes.set(i64::try_from(status.changes.len()).unwrap_or(i64::MAX));
-    }
-
     /// Whether clients should be sent here, check by check.
     pub(super) fn readiness(&self) -> Readiness {
         let metrics = self.inner.raft.metrics().borrow_watched().clone();
@@ -287,20 +240,25 @@ impl Node {
         let caught_up = self.inner.lag.lock().check(self.published(), Instant::now());
         let undecided = self.inner.undecided.lock().clone();
         let check = |fine: bool, otherwise: &str| if fine { Ok(()) } else { Err(otherwise.to_owned()) };
+        let is_voter = metrics.committed_membership_config.voter_ids().any(|id| id == own);
+        let leader_known = check(!matches!(self.leader(), Leader::Unknown), "no leader is known");
+        let recovered = self.inner.recovered.load(Ordering::Relaxed);
+        let clock_off = self.inner.clock_off.load(Ordering::Relaxed);
+        // An operator reads them from top to bottom: what is first explains what follows.
         let checks = vec![
-            ("serving", self.staying().and_then(|()| self.serving()).map_err(|error| error.to_string())),
-            ("not_fenced", self.fenced().map_or(Ok(()), Err)),
-            ("states_agree", undecided.map_or(Ok(()), Err)),
-            (
-                "voter",
-                check(
-                    metrics.membership_config.voter_ids().any(|id| id == own),
-                    "this node is not a voter of a cluster yet",
-                ),
+            Check::needed("not_draining", check(self.staying().is_ok(), "the node is stopping")),
+            Check::needed("not_fenced", self.fenced().map_or(Ok(()), Err)),
+            Check::needed("states_agree", undecided.map_or(Ok(()), Err)),
+            Check::needed("recovered", check(recovered, "it is catching up with the log after its start")),
+            Check::needed("voter", check(is_voter, "this node is not a voter of a cluster yet")),
+            Check::needed("leader_known", leader_known),
+            Check::needed("module_active", check(self.has_begun(), "no module is active yet")),
+            Check::needed("caught_up", caught_up),
+            // Its answers are right all the same, since log time is the majority's: no reason to send clients elsewhere.
+            Check::shown(
+                "clock",
+                check(!clock_off, "this machine's clock is more than 5 s off the majority's; it does not lead"),
             ),
-            ("leader_known", check(!matches!(self.leader(), Leader::Unknown), "no leader is known")),
-            ("module_active", check(self.has_begun(), "no module is active yet")),
-            ("caught_up", caught_up),
         ];
         Readiness { checks }
     }
@@ -326,7 +284,7 @@ fn refused(row: &command::Activation) -> Option<&command::Refused> {
 }
 
 /// In one word, for a metric.
-fn refused_by(row: &command::Activation) -> &'static str {
+pub(super) fn refused_by(row: &command::Activation) -> &'static str {
     let Some(refused) = refused(row) else { return "unknown" };
     match (TrapClass::from_number(refused.trap), Refusal::from_number(refused.refusal)) {
         (Some(class), _) => class.name(),
@@ -344,6 +302,6 @@ fn warnings_of(node: &admin::NodeStatus) -> Vec<String> {
     silent.into_iter().chain(problems).chain(restart).collect()
 }
 
-fn short(hash: &[u8]) -> String {
+pub(super) fn short(hash: &[u8]) -> String {
     crate::ids::hex(&hash[..hash.len().min(6)])
 }

@@ -35,6 +35,11 @@ impl Streams {
         Self { free: Arc::new(Semaphore::new(STREAMS_MAX as usize)), fatal: fatal.clone() }
     }
 
+    /// How many are being read.
+    pub(super) fn open(&self) -> usize {
+        STREAMS_MAX as usize - self.free.available_permits()
+    }
+
     /// Runs `query` in `view` on a thread of its own.
     pub(super) fn start(&self, view: Arc<View>, query: Query, deadline: Instant) -> Result<Streaming, ServiceError> {
         let Ok(permit) = self.free.clone().try_acquire_owned() else {

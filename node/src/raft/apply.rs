@@ -7,6 +7,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 
 use futures::{Stream, StreamExt};
@@ -17,8 +18,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::snapshot::SnapshotData;
 use super::types::{Entry, LogId, StoredMembership, TypeConfig};
+use crate::command::{Reply, Timing};
 use crate::fatal::Fatal;
 use crate::log_store::LogHandle;
+use crate::measure::{ApplyMeter, Stopwatch};
 use crate::state_machine::{Fault, StateMachine};
 use crate::wasm::HostFault;
 
@@ -48,6 +51,7 @@ pub struct Applier {
     jobs: mpsc::Sender<Job>,
     /// As of the last checkpoint, which is where a restart begins.
     at_start: Arc<(Option<LogId>, StoredMembership)>,
+    meter: ApplyMeter,
 }
 
 impl std::fmt::Debug for Applier {
@@ -66,7 +70,8 @@ impl Applier {
     pub fn start(state_machine: StateMachine, log: LogHandle, checkpoint_bytes: u64, fatal: Fatal) -> Self {
         let at_start = Arc::new((state_machine.last_applied(), state_machine.membership().clone()));
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let thread = ApplyThread { state_machine, log, checkpoint_bytes };
+        let meter = ApplyMeter::default();
+        let thread = ApplyThread { state_machine, log, checkpoint_bytes, meter: meter.clone() };
         thread::Builder::new()
             .name("apply".into())
             .stack_size(16 * 1024 * 1024)
@@ -76,13 +81,18 @@ impl Applier {
                 }
             })
             .expect("the system has a thread to give at start");
-        Self { jobs, at_start }
+        Self { jobs, at_start, meter }
     }
 
     async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> io::Result<T> {
         let (answer, answered) = oneshot::channel();
         self.jobs.send(job(answer)).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())
+    }
+
+    /// What is measured of applying.
+    pub fn meter(&self) -> &ApplyMeter {
+        &self.meter
     }
 
     /// Makes the state durable as it is.
@@ -172,6 +182,7 @@ struct ApplyThread {
     /// Changed state that is made durable without being asked. More makes a restart replay more of the log, less makes more
     /// fsyncs.
     checkpoint_bytes: u64,
+    meter: ApplyMeter,
 }
 
 impl ApplyThread {
@@ -227,11 +238,17 @@ impl ApplyThread {
                 Err(_) => break,
             }
         }
+        let batch = Stopwatch::start();
+        let mut entry = batch;
         self.state_machine.apply(&entries, &mut |at, reply| {
+            let applied = Some(entry.lap());
             if let Some(responder) = responders[at].take() {
-                responder.send(reply);
+                let timing = Timing { applied, ..reply.timing };
+                responder.send(Reply { timing, ..reply });
             }
         })?;
+        self.meter.batch.took(batch.stop().elapsed());
+        self.meter.dirty_bytes.store(self.state_machine.dirty_bytes(), Ordering::Relaxed);
         if self.state_machine.dirty_bytes() >= self.checkpoint_bytes {
             self.checkpoint()?;
         }
@@ -240,9 +257,15 @@ impl ApplyThread {
 
     /// Never ahead of the durable log: after a crash the log must reach at least as far as the state.
     fn checkpoint(&mut self) -> Result<(), HostFault> {
-        let log = &self.log;
-        self.state_machine
-            .checkpoint(&mut |log_id| log.wait_flushed_blocking(log_id).map_err(|error| HostFault(error.to_string())))
+        let (log, watch, dirty) = (&self.log, Stopwatch::start(), self.state_machine.dirty_bytes());
+        self.state_machine.checkpoint(&mut |log_id| {
+            log.wait_flushed_blocking(log_id).map_err(|error| HostFault(error.to_string()))
+        })?;
+        if dirty > 0 {
+            self.meter.checkpoint.took(watch.stop().elapsed());
+        }
+        self.meter.dirty_bytes.store(self.state_machine.dirty_bytes(), Ordering::Relaxed);
+        Ok(())
     }
 
     fn snapshot(&mut self) -> Result<Option<Snapshot>, HostFault> {

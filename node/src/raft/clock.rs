@@ -72,6 +72,11 @@ impl LogClock {
         self.is_off
     }
 
+    /// How far a clock that says `clock_ms` now is ahead of the majority's, if that is known; negative: behind.
+    pub fn offset_ms(&self, clock_ms: u64, now: Instant) -> Option<i64> {
+        self.median_at(now).map(|median| clock_ms.cast_signed().saturating_sub(median.cast_signed()))
+    }
+
     /// Whether a clock that says `clock_ms` now is near the majority's, as far as that is known.
     pub fn agrees_with(&self, clock_ms: u64, now: Instant) -> bool {
         self.median_at(now).is_none_or(|median| median.abs_diff(clock_ms) <= CLOCK_OFFSET_MAX_MS)

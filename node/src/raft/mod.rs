@@ -26,6 +26,7 @@ use crate::ids::NodeId;
 use crate::proto::peer as pb;
 use crate::service::{Events, Executed, ServiceError};
 use crate::state_machine::Receiver;
+use crate::traces::Parent;
 
 /// openraft with our types.
 pub type Raft = openraft::Raft<types::TypeConfig, apply::Applier>;
@@ -40,6 +41,7 @@ pub trait Host: Send + Sync + 'static {
     fn execute_as_leader(
         &self,
         request: pb::ExecuteRequest,
+        trace: Option<Parent>,
     ) -> impl Future<Output = Result<Executed, ServiceError>> + Send;
     /// Logs an entry about modules that another node's operator asks for, if this node leads.
     fn operate_as_leader(

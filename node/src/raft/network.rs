@@ -171,7 +171,9 @@ fn answers(
                 Ok(Ok(None)) => Err(link.unreachable(&Ended)),
                 Ok(Ok(Some(response))) => response.try_into_result().map_err(|error| NetworkError::new(&error).into()),
             };
-        unanswered.answered();
+        if let (Some(sent), Ok(Ok(_))) = (unanswered.answered(), &result) {
+            link.peers.meter().append.took(sent.elapsed());
+        }
         let goes_on = matches!(result, Ok(Ok(_)));
         Some((result, goes_on.then_some((inbound, unanswered))))
     })
@@ -198,8 +200,9 @@ impl Unanswered {
         self.sent.lock().push_back(Instant::now());
     }
 
-    fn answered(&self) {
-        self.sent.lock().pop_front();
+    /// When what was answered was sent.
+    fn answered(&self) -> Option<Instant> {
+        self.sent.lock().pop_front()
     }
 
     fn is_overdue(&self) -> bool {
@@ -301,7 +304,7 @@ impl NetSnapshot<TypeConfig> for Link {
             membership: Some((&snapshot.meta.last_membership).into()),
         };
         tracing::info!(target = %self.target, last = %snapshot.meta, "sending a snapshot");
-        let outbound = snapshot.snapshot.into_chunks(header);
+        let outbound = snapshot.snapshot.into_chunks(header, Arc::clone(&self.peers.meter().sent));
         let mut client = self.peers.client(&self.addr, self.purpose).map_err(|error| Unreachable::new(&error))?;
         let call = client.snapshot(self.peers.addressed(self.target, outbound));
         // Not `soft_ttl`: a large snapshot takes as long as it takes. A peer that stops reading breaks the keep-alive.

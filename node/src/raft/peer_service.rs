@@ -16,6 +16,7 @@ use crate::ids::NodeId;
 use crate::proto::peer as pb;
 use crate::proto::peer::peer_server::Peer;
 use crate::service::{Executed, ServiceError};
+use crate::traces::{self, Parent};
 
 /// The peer protocol over this node's Raft, with the node itself (`host`) behind what is not Raft's.
 #[derive(Debug)]
@@ -166,7 +167,7 @@ impl<H: Host> Peer for PeerService<H> {
             last_membership: header.membership.unwrap_or_default().try_into().map_err(malformed)?,
         };
         tracing::info!(%from, snapshot = %meta, "receiving a snapshot");
-        let received = Box::new(snapshot::receive(self.host.receiver(), inbound).await?);
+        let received = Box::new(snapshot::receive(self.host.receiver(), inbound, &self.peers.meter().received).await?);
         let snapshot = SnapshotOf::<TypeConfig, SnapshotData> { meta, snapshot: SnapshotData::Incoming(received) };
         let response = self.raft.install_full_snapshot(vote, snapshot).await.map_err(unavailable)?;
         Ok(Response::new(pb::SnapshotResponse { vote: Some((&response.vote).into()) }))
@@ -200,8 +201,9 @@ impl<H: Host> Peer for PeerService<H> {
     }
 
     async fn execute(&self, request: Request<pb::ExecuteRequest>) -> Result<Response<pb::ExecuteResponse>, Status> {
+        let sent = request.metadata().get(traces::HEADER).and_then(|value| Parent::parse(value.to_str().ok()?));
         let (_, message) = self.admit(request)?;
-        Ok(Response::new(answer(self.host.execute_as_leader(message).await)))
+        Ok(Response::new(answer(self.host.execute_as_leader(message, sent).await)))
     }
 
     async fn exchange(&self, request: Request<pb::ExchangeRequest>) -> Result<Response<pb::ExchangeResponse>, Status> {

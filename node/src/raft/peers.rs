@@ -15,6 +15,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
 use crate::ids::{ClusterId, NodeId};
+use crate::measure::ReplicationMeter;
 use crate::proto::peer::peer_client::PeerClient;
 
 /// What a connection is for.
@@ -47,6 +48,7 @@ struct Inner {
     own: NodeId,
     cluster: OnceLock<ClusterId>,
     channels: Mutex<HashMap<(String, Purpose), Channel>>,
+    meter: ReplicationMeter,
 }
 
 /// An address that cannot be one.
@@ -64,12 +66,17 @@ impl Peers {
         if let Some(id) = cluster {
             known.set(id).expect("it was just made");
         }
-        Self(Arc::new(Inner { own, cluster: known, channels: Mutex::default() }))
+        Self(Arc::new(Inner { own, cluster: known, channels: Mutex::default(), meter: ReplicationMeter::default() }))
     }
 
     /// This node.
     pub fn own(&self) -> NodeId {
         self.0.own
+    }
+
+    /// What is measured of replication, in both directions.
+    pub fn meter(&self) -> &ReplicationMeter {
+        &self.0.meter
     }
 
     /// The cluster this node belongs to, once it does.

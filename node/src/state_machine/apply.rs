@@ -17,7 +17,7 @@ use prost::Message;
 use super::digest::Fold;
 use super::sessions::{self, Attempt, Slot, Verdict};
 use super::{ActiveModule, Fault, StateMachine, settings};
-use crate::command::{APPLY_VERSION, Command, Outcome, Refusal, Reply};
+use crate::command::{APPLY_VERSION, Command, Outcome, Ran, Refusal, Reply, Timing};
 use crate::guest_log;
 use crate::proto::command as pb;
 use crate::proto::raft;
@@ -33,6 +33,8 @@ pub(super) struct Applied {
     /// If it is the stored outcome of an earlier entry: of which.
     replayed_from: Option<u64>,
     trap_detail: Option<String>,
+    /// When the module ran, and its fuel. For people.
+    ran: Option<Ran>,
 }
 
 impl StateMachine {
@@ -74,6 +76,7 @@ impl StateMachine {
             outcome: applied.outcome,
             replayed: applied.replayed_from.is_some(),
             trap_detail: applied.trap_detail,
+            timing: Timing { applied: None, ran: applied.ran },
         })
     }
 
@@ -147,8 +150,8 @@ impl StateMachine {
         // An expired session that is replaced was deleted; that stands, whatever becomes of the call.
         self.merge(fold);
         let context = Context { index, time_ms: self.state.progress.time_ms, random };
-        let (outcome, trap_detail) = self.run(name, active, method, call, context)?;
-        Ok(self.remember(slot, index, outcome, trap_detail))
+        let (outcome, trap_detail, ran) = self.run(name, active, method, call, context)?;
+        Ok(Applied { ran: Some(ran), ..self.remember(slot, index, outcome, trap_detail) })
     }
 
     fn check_key(&mut self, module: &str, call: &pb::Call) -> Result<Option<Verdict>, Fault> {
@@ -168,7 +171,7 @@ impl StateMachine {
         method: &Method,
         call: &pb::Call,
         context: Context,
-    ) -> Result<(Outcome, Option<String>), Fault> {
+    ) -> Result<(Outcome, Option<String>, Ran), Fault> {
         let call = Call {
             method,
             input: call.request.clone(),
@@ -184,13 +187,13 @@ impl StateMachine {
         if !matches!(finished.outcome, Outcome::Ok(_)) {
             self.state.txn.roll_back();
         }
-        Ok((finished.outcome, finished.trap_detail))
+        Ok((finished.outcome, finished.trap_detail, (finished.took, finished.fuel_used)))
     }
 
     /// Remembers the outcome for a retry, where the client gave a key; undoes the command if there is no room for it.
     fn remember(&mut self, slot: Option<Slot>, index: u64, outcome: Outcome, trap_detail: Option<String>) -> Applied {
         let outcome = pb::Outcome::from(&outcome);
-        let applied = Applied { outcome: outcome.encode_to_vec().into(), replayed_from: None, trap_detail };
+        let applied = Applied { outcome: outcome.encode_to_vec().into(), trap_detail, ..Applied::default() };
         let Some(slot) = slot else { return applied };
         let state = &mut self.state;
         match state.sessions.remember(&mut state.txn, &mut state.progress, &state.limits, slot, index, outcome) {
@@ -230,6 +233,6 @@ impl Applied {
 
     fn replay(row: pb::Session) -> Self {
         let outcome = row.outcome.unwrap_or_default();
-        Self { outcome: outcome.encode_to_vec().into(), replayed_from: Some(row.index), trap_detail: None }
+        Self { outcome: outcome.encode_to_vec().into(), replayed_from: Some(row.index), ..Self::default() }
     }
 }

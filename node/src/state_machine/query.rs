@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 
 use super::appointments::{Appointment, Appointments, Kept};
 use super::digest::{Recent, StateHash};
-use super::{ActiveModule, Fault, Progress, Registry, Snapshot, history, uploads};
+use super::{ActiveModule, Fault, Progress, Registry, Snapshot, history, sessions, uploads};
 use crate::guest_log::{self, GuestLog};
 use crate::ids::{Digest, ModuleHash};
 use crate::limits::Replicated;
@@ -150,6 +150,11 @@ impl View {
     /// Hashes everything in this state. Takes as long as reading it.
     pub fn state_hash(&self) -> Result<StateHash, HostFault> {
         Ok(StateHash::of(&self.state)?)
+    }
+
+    /// When the oldest remembered outcome was made, milliseconds of log time.
+    pub fn oldest_session_ms(&self) -> Result<Option<u64>, HostFault> {
+        Ok(sessions::oldest_ms(&self.state)?)
     }
 
     /// Index of the last applied entry.

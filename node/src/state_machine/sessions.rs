@@ -28,8 +28,8 @@ use super::{Fault, Progress};
 use crate::command::Refusal;
 use crate::limits::{Replicated, SMALL_REPLY_BYTES};
 use crate::proto::command as pb;
-use crate::storage::Txn;
 use crate::storage::keys::{self, Key};
+use crate::storage::{Error, ReadView, Txn};
 
 /// Rows deleted by an entry. More than one, so that the table shrinks at full load, where every entry may add one.
 pub(super) const EVICTED_PER_ENTRY: usize = 4;
@@ -77,6 +77,23 @@ pub(super) struct Slot {
     /// Milliseconds, for a UUIDv7.
     minted_ms: Option<u64>,
     request_hash: [u8; 32],
+}
+
+/// When the oldest row in `view` was made, by its key's time or by log time.
+pub(super) fn oldest_ms(view: &ReadView) -> Result<Option<u64>, Fault> {
+    let first = |(start, end): (Vec<u8>, Vec<u8>), time_of: fn(&[u8]) -> Option<u64>| {
+        let row = view.range(&start, Some(&end))?.next().transpose().map_err(Error::from)?;
+        Ok::<_, Fault>(row.and_then(|(key, _)| time_of(key.value())))
+    };
+    let timed = first(keys::timed_sessions_before(u64::MAX), |key| match Key::decode(key)? {
+        Key::TimedSession { id, .. } => Some(minted_ms(&id)),
+        _ => None,
+    })?;
+    let opaque = first(keys::opaque_times_before(u64::MAX), |key| match Key::decode(key)? {
+        Key::OpaqueTime { time_ms, .. } => Some(time_ms),
+        _ => None,
+    })?;
+    Ok(timed.into_iter().chain(opaque).min())
 }
 
 /// Moves `forgotten_before` on to log time minus the window.

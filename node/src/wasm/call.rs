@@ -17,6 +17,7 @@ use super::outcome::{self, Circumstances, Cut, Export, HostFault, Stop, Stopped}
 use super::stack;
 use super::stream::Output;
 use crate::command::{GuestStatus, Outcome, TrapClass};
+use crate::measure::{RunMeter, Span, Stopwatch};
 
 /// Fuel of the run that finds out whether a module starts: far more than constructors need.
 const START_UP_FUEL: u64 = 10_000_000;
@@ -91,6 +92,10 @@ pub struct Finished {
     pub cut: Option<Cut>,
     /// Fuel it used. After a trap in the guest's own code, what it used up to the call, return or loop before that.
     pub fuel_used: u64,
+    /// Linear memory that it had at its end, bytes.
+    pub memory_bytes: u64,
+    /// When it ran. This node's alone, and for people: no result may depend on it.
+    pub took: Span,
     /// What the author wants to know about a trap. This node's: never replicated.
     pub trap_detail: Option<String>,
     /// What it logged. This node's too.
@@ -291,9 +296,13 @@ impl Module {
             MethodKind::Command => Access::COMMAND,
             MethodKind::Query => Access::Read { deadline: call.deadline },
         };
-        let entry = Entry::Call { method: call.method.index };
+        let (entry, meter) = (Entry::Call { method: call.method.index }, self.meter(call.method));
         let Call { input, context, fuel, memory_bytes, .. } = call;
-        self.run(Run { entry, input, context, fuel, memory_bytes, access, output: Output::default() }, state)
+        let run = Run { entry, input, context, fuel, memory_bytes, access, output: Output::default() };
+        let finished = self.run(run, state)?;
+        meter.time.took(finished.took.elapsed());
+        finished.measure(meter);
+        Ok(finished)
     }
 
     /// Runs one export on a fresh instance.
@@ -313,9 +322,14 @@ impl Module {
         let Some(_slot) = slots.take(call.deadline) else {
             return Ok(Finished::cut(call, 0, Cut::Deadline));
         };
+        let watch = Stopwatch::start();
         let mut store = self.store(call, fuel)?;
         let result = self.enter(&mut store, entry);
-        self.finish(store, fuel, export, result)
+        let took = watch.stop();
+        let memory = store.data().memory;
+        let memory_bytes = memory.map_or(0, |memory| memory.data_size(&store) as u64);
+        let finished = self.finish(store, fuel, export, result)?;
+        Ok(Finished { memory_bytes, took, ..finished })
     }
 
     /// Makes an instance and runs what runs before a call, to find out at load whether that works.
@@ -447,6 +461,8 @@ impl Finished {
             outcome,
             cut: None,
             fuel_used,
+            memory_bytes: 0,
+            took: Stopwatch::start().stop(),
             trap_detail,
             logs: call.logs.into_lines(),
             writes: call.written.writes,
@@ -455,11 +471,29 @@ impl Finished {
         }
     }
 
+    /// Adds what it used to its method's.
+    pub(super) fn measure(&self, meter: &RunMeter) {
+        meter.fuel.observe(self.fuel_used);
+        meter.memory.observe(self.memory_bytes);
+    }
+
     /// A success that nothing had to be run for.
     pub(super) fn nothing(state: Box<dyn State>) -> Self {
         let outcome = Outcome::Ok(Bytes::new());
         let (logs, trap_detail) = (Vec::new(), None);
-        Self { outcome, cut: None, fuel_used: 0, trap_detail, logs, writes: 0, written_bytes: 0, state }
+        let took = Stopwatch::start().stop();
+        Self {
+            outcome,
+            cut: None,
+            fuel_used: 0,
+            memory_bytes: 0,
+            took,
+            trap_detail,
+            logs,
+            writes: 0,
+            written_bytes: 0,
+            state,
+        }
     }
 
     fn cut(call: CallState, fuel_used: u64, cut: Cut) -> Self {

@@ -23,6 +23,7 @@ use super::module::Compiled;
 use super::outcome::HostFault;
 use crate::ids::ModuleHash;
 use crate::limits::{MEMORY_BYTES_MAX, STREAMS_MAX};
+use crate::measure::{ByMethod, RunMeter};
 
 /// Stack that a thread needs to run modules: [`NATIVE_STACK_BYTES_MAX`], and as much again for the host functions below and
 /// the caller above.
@@ -80,6 +81,8 @@ pub(super) struct Shared {
     pub(super) queries: Slots,
     pub(super) streams: Slots,
     pub(super) start_ups: Slots,
+    /// Of the methods of what is loaded.
+    pub(super) meters: ByMethod<RunMeter>,
     compiled: Mutex<VecDeque<Arc<Compiled>>>,
 }
 
@@ -106,6 +109,7 @@ impl Engine {
             queries: Slots::new(query_slots),
             streams: Slots::new(STREAMS_MAX),
             start_ups: Slots::new(START_UP_SLOTS),
+            meters: ByMethod::default(),
             compiled: Mutex::default(),
         };
         Ok(Self { shared: Arc::new(shared) })

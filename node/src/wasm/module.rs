@@ -14,6 +14,7 @@ use super::metadata::Metadata;
 use super::outcome::HostFault;
 use super::stack;
 use crate::ids::ModuleHash;
+use crate::measure::RunMeter;
 
 /// A checked, instrumented and compiled module. Cheap to clone.
 #[derive(Clone)]
@@ -51,6 +52,8 @@ pub(super) struct Compiled {
     pub(super) size: usize,
     pub(super) metadata: Metadata,
     pub(super) methods: Vec<Method>,
+    /// Of each method.
+    pub(super) meters: Vec<Arc<RunMeter>>,
     pub(super) paths: BTreeMap<String, usize>,
     pub(super) descriptors: DescriptorPool,
     pub(super) instance: InstancePre<CallState>,
@@ -133,6 +136,11 @@ impl Module {
         self.compiled.paths.get(path).map(|at| &self.compiled.methods[*at])
     }
 
+    /// What was measured of `method`, which is one of its own.
+    pub fn meter(&self, method: &Method) -> &Arc<RunMeter> {
+        &self.compiled.meters[method.index as usize]
+    }
+
     /// Its protobuf types and services.
     pub fn descriptors(&self) -> &DescriptorPool {
         &self.compiled.descriptors
@@ -151,12 +159,15 @@ impl Compiled {
         let module = compile(&engine.shared.wasmtime, &instrumented)?;
         // The imports were compared with the host's already.
         let instance = engine.shared.linker.instantiate_pre(&module).map_err(|error| cannot_load(&error))?;
+        let (meters, name) = (&engine.shared.meters, &checked.metadata.name);
+        let meters = checked.methods.iter().map(|method| meters.of(name, &method.path)).collect();
         let paths = checked.methods.iter().enumerate().map(|(at, method)| (method.path.clone(), at)).collect();
         Ok(Self {
             hash,
             size: wasm.len(),
             metadata: checked.metadata,
             methods: checked.methods,
+            meters,
             paths,
             descriptors: checked.descriptors,
             exports: Exports::of(&module),

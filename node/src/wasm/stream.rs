@@ -72,8 +72,11 @@ impl Module {
     /// call's fuel. A success comes without a message.
     pub fn stream(&self, call: Call<'_>, state: Box<dyn State>, sink: Sink) -> Result<Finished, HostFault> {
         let Call { method, input, context, fuel, memory_bytes, deadline } = call;
+        let meter = self.meter(method);
         let (entry, access) = (Entry::Call { method: method.index }, Access::Read { deadline });
         let output = Output::Stream { held: None, sink };
-        self.run(Run { entry, input, context, fuel, memory_bytes, access, output }, state)
+        let finished = self.run(Run { entry, input, context, fuel, memory_bytes, access, output }, state)?;
+        finished.measure(meter);
+        Ok(finished)
     }
 }

@@ -10,6 +10,7 @@ async fn three_processes_serve_the_command_line_and_keep_their_data() {
     puts_and_gets(&cluster).await;
     calls_by_reflection(&cluster).await;
     shows_its_nodes(&cluster).await;
+    says_how_a_node_is(&cluster).await;
     let checked = cluster.balsa(&["check", "--deep", "--timeout", "30s"]).await.ends(0);
     assert!(checked.ends_with("OK\n"), "{checked}");
 
@@ -76,6 +77,14 @@ async fn shows_its_nodes(cluster: &Cluster) {
     assert_eq!(table.lines().filter(|line| line.starts_with("balsa-")).count(), 3, "{table}");
 }
 
+async fn says_how_a_node_is(cluster: &Cluster) {
+    let http = cluster.nodes[1].http_address();
+    let checks = cluster.balsa(&["health", "--http", &http]).await.ends(0);
+    assert!(checks.contains("[+]voter ok\n") && checks.ends_with("ok\n"), "{checks}");
+    let json = cluster.balsa(&["-o", "json", "health", "--live", "--http", &http]).await.json();
+    assert_eq!(json, serde_json::json!({ "well": true, "text": "ok\n" }));
+}
+
 #[tokio::test]
 async fn a_minority_says_that_it_is_unavailable() {
     let mut cluster = Cluster::start(Setup::default()).await;
@@ -92,6 +101,27 @@ async fn a_minority_says_that_it_is_unavailable() {
 
     cluster.nodes[2].kill().await;
     cluster.balsa(&["--timeout", "1s", "get", "fruit", "--stale"]).await.ends(3);
+}
+
+#[tokio::test]
+async fn a_founder_that_is_alone_is_alive_and_not_ready() {
+    let mut cluster = Cluster::stopped(Setup::default()).await;
+    let http = cluster.nodes[0].http_address();
+    let probe = ["health", "--http", &http];
+    cluster.balsa(&probe).await.ends(3);
+    cluster.nodes[0].start();
+    // It listens in a moment; from then on it is alive.
+    let begun = std::time::Instant::now();
+    let health = loop {
+        let health = cluster.balsa(&probe).await;
+        if health.code != 3 {
+            break health;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "{health:?}");
+    };
+    assert!(health.out.contains("[-]voter failed"), "{health:?}");
+    health.ends(1);
+    assert_eq!(cluster.balsa(&[&probe[..], &["--live"]].concat()).await.ends(0), "ok\n");
 }
 
 #[tokio::test]

@@ -49,6 +49,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) raft: Option<&'a str>,
     /// Lines for `[limits]`.
     pub(crate) limits: &'a str,
+    /// Lines for `[otlp]`, which is left out else.
+    pub(crate) otlp: Option<&'a str>,
     /// Each node has a wall clock that the test can set.
     pub(crate) clocks: bool,
     /// Modules' files. Each node has them, and its `balsa.toml`, in a directory of its own.
@@ -66,7 +68,7 @@ pub(crate) struct File<'a> {
 
 impl Default for Setup<'_> {
     fn default() -> Self {
-        Self { replicas: 3, hostile: false, raft: None, limits: "", clocks: false, modules: None }
+        Self { replicas: 3, hostile: false, raft: None, limits: "", otlp: None, clocks: false, modules: None }
     }
 }
 
@@ -391,6 +393,11 @@ impl Node {
         self.endpoint.to_string()
     }
 
+    /// `host:port` of its HTTP port.
+    pub(crate) fn http_address(&self) -> String {
+        self.http.to_string()
+    }
+
     /// The cluster as this node sees it, if it answers soon. It asks its peers, and waits for those that do not move.
     pub(crate) async fn status(&self) -> Option<StatusResponse> {
         self.client_within(Duration::from_secs(8)).status().await.ok()
@@ -570,9 +577,10 @@ fn toml(dir: &Path, base: u16, setup: Setup<'_>) -> String {
         true => format!("[[module]]\nname = \"hostile\"\npath = {:?}\n", crate::hostile::wasm()),
         false => setup.modules.unwrap_or_default().iter().map(module).collect(),
     };
+    let otlp = setup.otlp.map(|lines| format!("[otlp]\n{lines}\n")).unwrap_or_default();
     format!(
         "[cluster]\nreplicas = {}\n\n[node]\ndata_dir = \"{}/data/{{name}}\"\nclient_addr = {client}\npeer_addr = {peer}\n\
-         http_addr = {http}\n\n[raft]\n{timings}{raft}\n[limits]\n{}\n{modules}",
+         http_addr = {http}\n\n[raft]\n{timings}{raft}\n[limits]\n{}\n{otlp}{modules}",
         setup.replicas,
         dir.display(),
         setup.limits

@@ -14,6 +14,8 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod abacus;
+#[path = "../../src/testing/exposition.rs"]
+mod exposition;
 mod harness;
 mod hostile;
 mod load;
@@ -34,6 +36,7 @@ mod fenced;
 mod founded;
 mod killed;
 mod lost;
+mod measured;
 mod midway;
 mod pushed;
 mod python;
@@ -48,4 +51,5 @@ mod several;
 mod stalled;
 mod streamed;
 mod swapped;
+mod traced;
 mod voters;

@@ -22,7 +22,8 @@ async fn a_python_client_uses_the_cluster_by_reflection() {
     assert_eq!(run(client).await.ends(0), "OK\n");
 }
 
-async fn python() -> Result<PathBuf, String> {
+/// A Python that has what `.ci/requirements.txt` lists.
+pub(crate) async fn python() -> Result<PathBuf, String> {
     let given = std::env::var_os("BALSA_TEST_PYTHON").map(PathBuf::from);
     if let Some(given) = given.filter(|python| python.exists()) {
         return Ok(given);
@@ -41,7 +42,7 @@ async fn python() -> Result<PathBuf, String> {
 }
 
 async fn imports_grpc(python: &Path) -> bool {
-    succeeds(Command::new(python).args(["-c", "import grpc, grpc_reflection"])).await.is_ok()
+    succeeds(Command::new(python).args(["-c", "import grpc, grpc_reflection, prometheus_client"])).await.is_ok()
 }
 
 async fn succeeds(command: &mut Command) -> Result<(), String> {

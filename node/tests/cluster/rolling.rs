@@ -88,7 +88,7 @@ async fn a_node_that_is_told_to_stop_serves_on_until_load_balancers_have_noticed
     node.signal(Signal::TERM);
     until("it says that it is not ready", async || {
         let answer = node.get("/readyz").await?;
-        (answer.contains("503") && answer.contains("shutting down")).then_some(())
+        (answer.contains("503") && answer.contains("the node is stopping")).then_some(())
     })
     .await;
     until("another one leads", async || {

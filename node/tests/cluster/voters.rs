@@ -89,7 +89,13 @@ async fn a_change_waits_for_a_voter_that_cannot_and_goes_on_without_it_if_told_s
     let through = cluster.running().next().unwrap();
     pushes_that_wait_are_few(through).await;
     let header = ModulePush { without: vec![name], ..ModulePush::default() };
-    activated(&Push::begin(through, &fourth, header).await.unwrap().done().await.unwrap());
+    let push =
+        until("there is room for one more", async || match Push::begin(through, &fourth, header.clone()).await {
+            Ok(push) => Some(push),
+            Err(refused) if refused.code() == Code::ResourceExhausted => None,
+            Err(other) => panic!("{other:?}"),
+        });
+    activated(&push.await.done().await.unwrap());
     cluster.nodes[paused].start();
     cluster.ready().await;
     witnesses.go_on(50).await;

@@ -28,7 +28,7 @@ fn an_unknown_section_names_the_nearest() {
       |
     1 | [tls]
       |  ^^^
-      = help: the sections are [node], [cluster], [[module]], [limits], [raft], [storage], [log]
+      = help: the sections are [node], [cluster], [[module]], [limits], [raft], [storage], [log], [otlp]
     "#);
 }
 
@@ -76,7 +76,7 @@ fn a_key_outside_of_a_section_is_told_where_it_belongs() {
       |
     1 | zebra = 1
       | ^^^^^
-      = help: every key belongs to a section: [node], [cluster], [[module]], [limits], [raft], [storage], [log]
+      = help: every key belongs to a section: [node], [cluster], [[module]], [limits], [raft], [storage], [log], [otlp]
     "#);
 }
 

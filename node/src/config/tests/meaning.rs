@@ -110,6 +110,9 @@ fn a_whole_file_is_accepted() {
             let lines: String = schema::keys_of(section.name)
                 .map(|key| match key.default {
                     schema::Default::Number(number) => format!("{} = {number}\n", key.name()),
+                    schema::Default::Text(text) if key.kind == schema::Kind::Fraction => {
+                        format!("{} = {text}\n", key.name())
+                    }
                     schema::Default::Text(text) => format!("{} = \"{text}\"\n", key.name()),
                     _ => String::new(),
                 })

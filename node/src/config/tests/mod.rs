@@ -5,6 +5,7 @@ mod meaning;
 mod modules;
 mod nodes;
 mod reference;
+mod shipped;
 mod sources;
 mod values;
 

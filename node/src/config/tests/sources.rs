@@ -196,7 +196,7 @@ fn all_errors_are_reported_at_once_and_in_order() {
           |
         7 | [tls]
           |  ^^^
-          = help: the sections are [node], [cluster], [[module]], [limits], [raft], [storage], [log]
+          = help: the sections are [node], [cluster], [[module]], [limits], [raft], [storage], [log], [otlp]
         "#
     );
 }

@@ -176,3 +176,39 @@ fn timings_that_cannot_work_name_the_inequality() {
       = help: each follower waits for a random time between the two, so that they do not all stand at once; twice the minimum is a good start
     "#);
 }
+
+#[test]
+fn a_fraction_is_a_number_from_0_to_1() {
+    let ratio = |text: &str| {
+        let text = format!("[otlp]\nendpoint = \"http://otel-collector:4317\"\nsample_ratio = {text}");
+        load(&text).config.otlp.unwrap().sample_ratio
+    };
+    assert_eq!([ratio("0"), ratio("1"), ratio("0.25"), ratio("1e-3")], [0.0, 1.0, 0.25, 0.001]);
+    assert!(load("[otlp]\nsample_ratio = 0.5").config.otlp.is_none(), "there is nowhere to send a trace");
+    assert_snapshot!(complaint("[otlp]\nsample_ratio = 2"), @r"
+    error: `sample_ratio` is 2, which is not from 0 to 1
+     --> balsa.toml:2:16
+      |
+    2 | sample_ratio = 2
+      |                ^
+      = help: 0 is none, 0.01 one in a hundred, 1 all
+    ");
+    assert_snapshot!(complaint("[otlp]\nsample_ratio = \"half\""), @r#"
+    error: `sample_ratio` is a number from 0 to 1, but here it is text
+     --> balsa.toml:2:16
+      |
+    2 | sample_ratio = "half"
+      |                ^^^^^^
+      = help: for example sample_ratio = 0.01
+    "#);
+}
+
+#[test]
+fn a_collector_is_reached_by_http_at_a_port() {
+    for url in
+        ["http://collector", "https://collector:4317", "collector:4317", "http://collector:4317/v1/traces", "grpc"]
+    {
+        let shown = complaint(&format!("[otlp]\nendpoint = \"{url}\""));
+        assert!(shown.contains("such as \"http://otel-collector:4317\""), "{shown}");
+    }
+}

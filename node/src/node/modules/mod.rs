@@ -180,7 +180,10 @@ impl Node {
             let done = match open {
                 Open::Limits(limits) => self.set_limits(limits).await,
                 Open::Stop(name) => self.stop_module(&name, &view).await,
-                Open::Activate(module) => Ok(self.start_change(module)),
+                Open::Activate(module) => {
+                    self.start_change(module);
+                    Ok(())
+                }
             };
             if let Err(error) = done {
                 // What follows may need it: a module that begins under the old limits, or beside one that still has its service,

@@ -159,14 +159,16 @@ pub(super) fn transfer(from: &StateMachine, to: &mut StateMachine, piece: usize)
 pub(super) fn eventful_log() -> Vec<Entry> {
     let mut log = vec![membership(0, &["balsa-0"]), blank(1)];
     let mut time = 1_000_000;
+    // The index of the entry, which is a module's generation if it activates one.
     let mut add = |kind| {
         let index = log.len() as u64;
         time += 500;
         log.push(command(index, time, kind));
+        index
     };
     let small_window = pb::Limits { idempotency_window_ms: 3_000, ..crate::limits::Replicated::default().into() };
-    let little_fuel = pb::Limits { command_fuel: 400_000, ..small_window };
-    add(activate("tape", testing::tape("Tape", "one"), 0));
+    let little_fuel = pb::Limits { command_fuel: 400_000, migrate_fuel: 4_000_000, ..small_window };
+    let one = add(activate("tape", testing::tape("Tape", "one"), 0));
     add(Kind::SetLimits(pb::SetLimits { limits: Some(little_fuel) }));
     for round in 0..4_u64 {
         // Each round takes 7 s of log time and begins with a key of its own time.
@@ -186,30 +188,36 @@ pub(super) fn eventful_log() -> Vec<Entry> {
         add(tape_call("Nothing", "a", ""));
         add(Kind::Tick(pb::Tick {}));
     }
-    add(activate("tape", testing::tape("Tape", "two"), 2));
-    add(activate("tape", testing::tape("Tape", "three"), 2));
+    let two = add(activate("tape", testing::tape("Tape", "two"), one));
+    add(activate("tape", testing::tape("Tape", "three"), one));
     add(activate("other", testing::tape("Tape", "claims a service"), 0));
-    add(activate("other", testing::tape("Other", ""), 0));
+    let other = add(activate("other", testing::tape("Other", ""), 0));
     add(activate("bad", b"not wasm".to_vec(), 0));
     add(tape_call("Put", "e=end", ""));
-    // By now "tape" is of entry 60. It is replaced by an upload in three parts, in the middle of which a client calls.
+    // It is replaced by an upload in three parts, in the middle of which a client calls.
     let large = testing::Tape { version: "0.2.0", migrate: "ok", padding: 1_200_000, ..testing::Tape::default() };
     let large = large.wasm();
     let mut parts = uploads(&large);
-    parts.next().into_iter().for_each(&mut add);
+    add(parts.next().expect("it has parts"));
     add(tape_call("Put", "y=between the parts", ""));
-    parts.for_each(&mut add);
-    add(activate_uploaded("tape", &large, 58));
+    for part in parts {
+        add(part);
+    }
+    let tape = add(activate_uploaded("tape", &large, two));
     for migrate in ["refuse", "trap", "spin", "flood"] {
         let bad = testing::Tape { version: "0.3.0", migrate, ..testing::Tape::default() }.wasm();
-        uploads(&bad).for_each(&mut add);
-        add(activate_uploaded("tape", &bad, 70));
+        for part in uploads(&bad) {
+            add(part);
+        }
+        add(activate_uploaded("tape", &bad, tape));
         add(tape_call("Get", "m", ""));
     }
-    uploads(&testing::tape("Tape", "nobody activates it")).for_each(&mut add);
+    for part in uploads(&testing::tape("Tape", "nobody activates it")) {
+        add(part);
+    }
     let refuse = pb::Refuse {
         name: "tape".into(),
-        expected_generation: 70,
+        expected_generation: tape,
         decides: vec![7; 32].into(),
         ..pb::Refuse::default()
     };
@@ -217,7 +225,7 @@ pub(super) fn eventful_log() -> Vec<Entry> {
     add(Kind::Retry(pb::Retry { name: "tape".into() }));
     let stop = pb::Deactivate {
         name: "other".into(),
-        expected_generation: 61,
+        expected_generation: other,
         source: pb::Source::Files.into(),
         ..pb::Deactivate::default()
     };

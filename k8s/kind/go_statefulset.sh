@@ -1,0 +1,16 @@
+#!/bin/sh
+# go_statefulset.sh: deletes the servers that run and applies everything anew, then waits until all are ready. Their volumes stay, and so
+# does the cluster's data. What the ConfigMap held is what is applied: a module that swap-module.sh put there is replaced.
+. "$(dirname "$0")/lib.sh"
+only_common_options "$@"
+find_overlay
+need_cluster
+
+say "deleting the StatefulSet, if there is one"
+# In the foreground: it returns when the pods are gone too, each of which has drained first.
+kube delete statefulset balsa --ignore-not-found --cascade=foreground --timeout="${timeout}s" ||
+    fail "the StatefulSet was not gone within $timeout s"
+say "applying $overlay"
+kube apply --kustomize "$overlay" || fail "the cluster does not take the manifests of $overlay"
+wait_for_servers
+kube get pods --selector "$servers" --output wide || fail "the pods cannot be listed"

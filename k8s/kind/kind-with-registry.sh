@@ -1,0 +1,100 @@
+#!/bin/sh
+# kind-with-registry.sh: makes a kind cluster of five nodes on this machine, and a registry on localhost:5001 that they pull from.
+#
+# What is there already stays as it is, so that it can be run again after it was interrupted. Images are tagged
+# localhost:5001/NAME:TAG, pushed by docker, and pulled under the same name by the cluster. close_cl.sh removes all of it.
+#
+# The registry's image: REGISTRY_IMAGE [default: registry:2]; the nodes': KIND_NODE_IMAGE [default: kind's own].
+. "$(dirname "$0")/lib.sh"
+only_common_options "$@"
+need kind kubectl
+need_docker
+
+start_registry() {
+    case $(call_docker container inspect --format '{{.State.Running}}' "$registry_name" 2>/dev/null || echo missing) in
+        true) say "the registry runs" ;;
+        false)
+            say "starting the registry again"
+            call_docker start "$registry_name" >/dev/null || fail "the registry's container cannot be started"
+            ;;
+        *)
+            say "starting a registry on localhost:$registry_port"
+            # On this machine's own address only: it takes pushes from whoever reaches it.
+            call_docker run --detach --restart=always --name "$registry_name" --publish "127.0.0.1:$registry_port:5000" \
+                "${REGISTRY_IMAGE:-registry:2}" >/dev/null ||
+                fail "the registry cannot be started; is port $registry_port taken?"
+            ;;
+    esac
+}
+
+create_cluster() {
+    if call_kind get clusters 2>/dev/null | grep -qx "$cluster"; then
+        say "the kind cluster $cluster is there"
+        return
+    fi
+    say "making the kind cluster $cluster: a control plane and four workers (minutes, the first time)"
+    # config_path has each node's containerd look for a registry's real address in the directories that tell_nodes writes.
+    call_kind create cluster --name "$cluster" ${KIND_NODE_IMAGE:+--image "$KIND_NODE_IMAGE"} --config - <<-'YAML' ||
+	kind: Cluster
+	apiVersion: kind.x-k8s.io/v1alpha4
+	nodes:
+	  - role: control-plane
+	  - role: worker
+	  - role: worker
+	  - role: worker
+	  - role: worker
+	containerdConfigPatches:
+	  - |-
+	    [plugins."io.containerd.grpc.v1.cri".registry]
+	      config_path = "/etc/containerd/certs.d"
+	YAML
+        fail "kind cannot make the cluster"
+}
+
+# Within a node, localhost is the node: what it calls localhost:5001 is the registry's container.
+tell_nodes() {
+    directory=/etc/containerd/certs.d/localhost:$registry_port
+    nodes=$(call_kind get nodes --name "$cluster") || fail "kind cannot name the cluster's nodes"
+    for node in $nodes; do
+        call_docker exec "$node" mkdir -p "$directory" || fail "the node $node has no place for the registry's address"
+        printf '[host."http://%s:5000"]\n' "$registry_name" |
+            call_docker exec --interactive "$node" cp /dev/stdin "$directory/hosts.toml" ||
+            fail "the node $node cannot be told where the registry is"
+    done
+}
+
+connect_registry() {
+    # shellcheck disable=SC2016 # docker's variables, not ours
+    networks=$(call_docker container inspect --format '{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}' "$registry_name") ||
+        fail "docker does not show the registry's networks"
+    case " $networks " in
+        *" kind "*) ;;
+        *) call_docker network connect kind "$registry_name" || fail "the registry cannot join the network of kind's nodes" ;;
+    esac
+}
+
+# A convention by which other tools (Tilt, Skaffold) find a local registry.
+document_registry() {
+    # Whatever --namespace says, which is about balsa.
+    (
+        namespace=
+        kube apply --filename -
+    ) <<-YAML || fail "the cluster does not take the note of where its registry is"
+	apiVersion: v1
+	kind: ConfigMap
+	metadata:
+	  name: local-registry-hosting
+	  namespace: kube-public
+	data:
+	  localRegistryHosting.v1: |
+	    host: "localhost:$registry_port"
+	    help: "https://kind.sigs.k8s.io/docs/user/local-registry/"
+	YAML
+}
+
+start_registry
+create_cluster
+tell_nodes
+connect_registry
+document_registry
+say "ready: kubectl --context $context get nodes"

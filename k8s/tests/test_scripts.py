@@ -1,0 +1,454 @@
+"""The scripts of k8s/kind/ and docker/, run as a person would, with stand-ins for docker, kind and kubectl that note how they are called.
+What they are called with, and in which order, is in golden/; and each of those calls is made to fail once."""
+
+import dataclasses
+import json
+import pathlib
+import re
+import shlex
+import shutil
+import stat
+import subprocess
+import sys
+
+import pytest
+from conftest import GOLDEN, ROOT
+
+KIND = ROOT / "k8s/kind"
+SCRIPTS = sorted(path.name for path in KIND.glob("*.sh") if path.name != "lib.sh")
+STAND_INS = ["docker", "kind", "kubectl"]
+# All that the scripts use besides: PATH has nothing else, so that no real docker is ever called.
+UTILITIES = "sh awk base64 cat dirname env git grep install mkdir mktemp printf readelf rm sed tr wc".split()
+
+
+@dataclasses.dataclass
+class Ran:
+    code: int
+    out: str
+    err: str
+    calls: str
+
+    @property
+    def commands(self):
+        return [line[2:] for line in self.calls.splitlines() if line.startswith("$ ")]
+
+    def ended_with_a_sentence(self):
+        assert self.code != 0, self
+        last = self.err.strip().splitlines()[-1]
+        assert last.startswith("error: ") and len(last) > len("error: a word"), self
+        return last
+
+
+class Machine:
+    """A place to run scripts in: a copy of the checkout's, and PATH."""
+
+    def __init__(self, tmp_path):
+        self.tmp = tmp_path
+        self.root = tmp_path / "checkout"
+        for part in ["k8s/kind", "k8s/overlays", "docker"]:
+            shutil.copytree(ROOT / part, self.root / part)
+        shutil.copy(ROOT / "Cargo.toml", self.root)
+        self.bin = tmp_path / "bin"
+        self.bin.mkdir()
+        for name in UTILITIES:
+            (self.bin / name).symlink_to(shutil.which(name))
+        # Nothing changes while the scripts wait.
+        self.program("sleep", "#!/bin/sh\n")
+        for name in STAND_INS:
+            self.program(name, (ROOT / "k8s/tests/stand_in.sh").read_text())
+        self.place = tmp_path / "stand-in"
+
+    def program(self, name, text):
+        path = self.bin / name
+        path.write_text(text)
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+    def run(self, arguments, answers=(), fail=None, files=(), env=()):
+        shutil.rmtree(self.place, ignore_errors=True)
+        self.place.mkdir()
+        (self.place / "answers").write_text(script_of(answers))
+        if fail:
+            (self.place / "fail").write_text(fail + "\n")
+        for name, content in files:
+            path = self.tmp / name
+            path.write_bytes(content)
+            path.chmod(0o755)
+        tmp = self.tmp / "tmp"
+        shutil.rmtree(tmp, ignore_errors=True)
+        tmp.mkdir()
+        script, *rest = [each.replace("TMP", str(self.tmp)) for each in arguments]
+        ran = subprocess.run(
+            [self.root / script, *rest],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            cwd=self.tmp,
+            timeout=120,
+            env={"PATH": str(self.bin), "STAND_IN": str(self.place), "HOME": str(self.tmp), "TMPDIR": str(tmp), **dict(env)},
+        )
+        assert list(tmp.iterdir()) == [], "temporary files are removed"
+        calls = self.place / "calls"
+        return Ran(ran.returncode, ran.stdout, ran.stderr, calls.read_text() if calls.exists() else "")
+
+    def anywhere(self, text):
+        """Without what differs from machine to machine and from run to run."""
+        text = text.replace(str(self.root), "ROOT").replace(str(self.tmp), "TMP")
+        text = re.sub(r"TMP/tmp/tmp\.\w+", "TMP/tmp", text)
+        return re.sub(r"REVISION=\S+", "REVISION=...", text)
+
+
+@pytest.fixture
+def machine(tmp_path):
+    return Machine(tmp_path)
+
+
+# --- What the cluster says ---------------------------------------------------------------------------------------------------
+
+
+def says(pattern, *outs, code=0):
+    """What commands that match the pattern (a shell's) somewhere are answered, the first time and so on, the last one for ever."""
+    return pattern, [(out, code) for out in outs]
+
+
+def script_of(answers):
+    """The answers as stand_in.sh wants them: of those that match, the first one counts."""
+    lines = ["case $call in"]
+    for at, (pattern, each) in enumerate(answers):
+        glob = "*".join(shlex.quote(part) for part in pattern.split("*"))
+        words = " ".join(f"{shlex.quote(out)} {code}" for out, code in each)
+        lines.append(f"    *{glob}*) answer {at} {words} ;;")
+    return "\n".join([*lines, "esac", ""])
+
+
+def ready(*names):
+    """Answers of kubectl about pods: these are ready."""
+    return says("get pods --selector *component=server --output *jsonpath", "".join(f"{name} True\n" for name in names))
+
+
+ALL = ["balsa-0", "balsa-1", "balsa-2"]
+STATUS = (
+    "cluster c, seen by balsa-0\n\nNAME     ID  ROLE      TERM\n"
+    "balsa-0  a   leader       1\nbalsa-1  b   follower     1\nbalsa-2  c   follower     1\n"
+)
+WELL = [ready(*ALL), says("exec balsa-0 * status", STATUS)]
+NODES = says("kind get nodes", "".join(f"balsa-{name}\n" for name in ["control-plane", "worker", "worker2", "worker3", "worker4"]))
+NOTHING = [
+    says("docker container inspect --format *State", "", code=1),
+    says("kind get clusters", "other\n"),
+    NODES,
+    says("docker container inspect --format *Networks", "bridge "),
+]
+EVERYTHING = [
+    says("docker container inspect --format *State", "true\n"),
+    says("kind get clusters", "other\nbalsa\n"),
+    NODES,
+    says("docker container inspect --format *Networks", "bridge kind "),
+]
+BUILT = [
+    says("docker image inspect * balsa:", "sha256:0123456789abcdef\n"),
+    says("docker image inspect * balsa-client:", "sha256:fedcba9876543210\n"),
+]
+THERE = says("get statefulset balsa --ignore-not-found --output name", "statefulset.apps/balsa\n")
+
+
+def revisions(*each):
+    return says("get statefulset balsa --output *jsonpath", *[f"2 2 3 {one}" for one in each])
+
+
+SETTLED = [THERE, revisions("old old")]
+# Before the first pod, before the second one and so on until Kubernetes has counted all of them.
+ROLLING = [
+    *WELL,
+    THERE,
+    revisions(*["old new"] * 8, "new new"),
+    *[says(f"get pod balsa-{at} --ignore", "old True", "old False", "", "new False", "new True") for at in range(3)],
+]
+HASH, OTHER = "ab" * 32, "cd" * 32
+
+
+def module(name="kvstore-wasm", active=OTHER, last=(OTHER, 3, "activated")):
+    serves = {"generation": 3, "hash": active, "size": 10, "version": "0.1.0"} if active else None
+    row = {"from_hash": OTHER, "hash": last[0], "index": last[1], "name": name, "outcome": last[2], "reason": "no } of \"it\""}
+    line = {"active": serves, "change": None, "last": row, "name": name, "wanted": [{"hash": None, "nodes": ALL}]}
+    return json.dumps(line, separators=(",", ":")) + "\n"
+
+
+def inspected(name="kvstore-wasm"):
+    about = {"abi": 1, "hash": HASH, "methods": [{"method": "a.B/C"}], "name": name, "sdk": "s", "version": "0.2.0"}
+    return says("module inspect", json.dumps(about, separators=(",", ":")) + "\n")
+
+
+CONFIG = says("get configmap balsa", (ROOT / "k8s/base/balsa.toml").read_text().rstrip("\n"))
+PATCHED = says("patch configmap", "configmap/balsa patched\n")
+LISTED = "module list --output json"
+MODULE = ("module.wasm", b"\0asm module")
+COUNTER = module("kvstore-wasm") + module("counter", active=HASH, last=(HASH, 9, "activated"))
+
+
+@dataclasses.dataclass
+class Scenario:
+    arguments: list
+    answers: list
+    files: list = dataclasses.field(default_factory=list)
+    code: int = 0
+
+
+SCENARIOS = {
+    "kind-with-registry, from nothing": Scenario(["k8s/kind/kind-with-registry.sh"], NOTHING),
+    "kind-with-registry, again": Scenario(["k8s/kind/kind-with-registry.sh"], EVERYTHING),
+    "kind-with-registry, after a stop": Scenario(
+        ["k8s/kind/kind-with-registry.sh"], [says("docker container inspect --format *State", "false\n"), *EVERYTHING[1:]]
+    ),
+    "build, from source": Scenario(["docker/build.sh"], []),
+    "build, around a binary": Scenario(
+        ["docker/build.sh", "--binary", "TMP/balsa", "--base", "busybox:1", "--tag", "new"], [], [("balsa", b"#!/bin/sh\n")]
+    ),
+    "start, from nothing": Scenario(["k8s/kind/start.sh"], [*NOTHING, *BUILT, *WELL, *SETTLED]),
+    "start, again, elsewhere, with a binary": Scenario(
+        ["k8s/kind/start.sh", "-n", "here", "--binary", "TMP/balsa"], [*EVERYTHING, *BUILT, *ROLLING], [("balsa", b"#!/bin/sh\n")]
+    ),
+    "go_statefulset": Scenario(["k8s/kind/go_statefulset.sh"], []),
+    "go_statefulset, another cluster": Scenario(
+        ["k8s/kind/go_statefulset.sh", "--context", "other", "-n", "here", "-k", "TMP/checkout/k8s/overlays/production", "--timeout", "7"], []
+    ),
+    "go_pods": Scenario(["k8s/kind/go_pods.sh", "--current-context"], []),
+    "status": Scenario(["k8s/kind/status.sh"], [*WELL, says("get statefulset balsa --ignore-not-found --output *jsonpath", "old new")]),
+    "deleteS": Scenario(["k8s/kind/deleteS.sh"], []),
+    "deleteS, volumes too": Scenario(["k8s/kind/deleteS.sh", "--volumes"], []),
+    "close_cl": Scenario(["k8s/kind/close_cl.sh"], []),
+    "close_cl, again": Scenario(["k8s/kind/close_cl.sh"], [says("docker container inspect", "", code=1)]),
+    "rollout, nothing to do": Scenario(["k8s/kind/rollout.sh"], [*WELL, *SETTLED]),
+    "rollout": Scenario(["k8s/kind/rollout.sh", "--timeout", "6"], ROLLING),
+    "rollout of an image": Scenario(["k8s/kind/rollout.sh", "--image", "balsa:new", "--timeout", "6"], ROLLING),
+    "rollout, restart": Scenario(["k8s/kind/rollout.sh", "--restart", "--timeout", "6"], ROLLING),
+    "swap-module": Scenario(
+        ["k8s/kind/swap-module.sh", "TMP/module.wasm", "--timeout", "15"],
+        [*WELL, inspected(), CONFIG, PATCHED, says(LISTED, *[module()] * 13, module(active=HASH, last=(HASH, 9, "activated")))],
+        [MODULE],
+    ),
+    "swap-module, a new name": Scenario(
+        ["k8s/kind/swap-module.sh", "TMP/module.wasm"],
+        [*WELL, inspected("counter"), CONFIG, PATCHED, says(LISTED, module(), module(), COUNTER)],
+        [MODULE],
+    ),
+    "swap-module, refused": Scenario(
+        ["k8s/kind/swap-module.sh", "--unchecked", "TMP/module.wasm"],
+        # An older refusal of the same module is not taken for the new one.
+        [*WELL, inspected(), CONFIG, PATCHED, says(LISTED, *[module(last=(HASH, 7, "refused"))] * 5, module(last=(HASH, 9, "refused")))],
+        [MODULE],
+        code=5,
+    ),
+    "swap-module, refused before": Scenario(
+        ["k8s/kind/swap-module.sh", "--unchecked", "TMP/module.wasm"],
+        [*WELL, inspected(), CONFIG, says("patch configmap", "configmap/balsa patched (no change)\n"), says(LISTED, module(last=(HASH, 7, "refused")))],
+        [MODULE],
+        code=5,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_commands_and_their_order(name, machine, golden):
+    scenario = SCENARIOS[name]
+    ran = machine.run(scenario.arguments, scenario.answers, files=scenario.files)
+    assert ran.code == scenario.code, ran
+    golden(f"{name.replace(', ', '-').replace(' ', '-')}.txt", machine.anywhere(ran.calls))
+
+
+def test_every_golden_file_belongs_to_a_scenario():
+    assert {path.name for path in GOLDEN.iterdir()} == {f"{name.replace(', ', '-').replace(' ', '-')}.txt" for name in SCENARIOS}
+
+
+# --- What fails --------------------------------------------------------------------------------------------------------------
+
+# Questions to which no is an answer, and what is only shown.
+MAY_FAIL = re.compile(
+    r"docker container inspect|kind get clusters|kubectl .*logs deployment/balsa-client|kubectl .*get pods --selector \S+ --output wide$"
+    r"|get statefulset balsa --ignore-not-found --output *jsonpath|status$.*status\.sh"
+)
+CHANGES = re.compile(
+    r"^DOCKER_BUILDKIT|^docker (build|run|start|push|tag|rm|network|exec)|^kind (create|delete)"
+    r"|kubectl .*\b(apply|patch|delete|annotate|set image|rollout restart)\b"
+)
+# Those that have each call of each script among them.
+FAILING = [
+    "kind-with-registry, from nothing",
+    "kind-with-registry, after a stop",
+    "build, from source",
+    "build, around a binary",
+    "start, from nothing",
+    "go_statefulset",
+    "go_pods",
+    "status",
+    "deleteS, volumes too",
+    "close_cl",
+    "rollout of an image",
+    "rollout, restart",
+    "swap-module, a new name",
+]
+
+
+def kinds(commands):
+    """One of those that differ in an ordinal only."""
+    return {re.sub(r"\d", "N", each): each for each in reversed(commands)}.values()
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_a_command_that_fails_stops_it_with_a_sentence(name, machine):
+    scenario = SCENARIOS[name]
+    arguments = scenario.arguments + (["--timeout", "5"] if "k8s" in scenario.arguments[0] else [])
+
+    def run(fail):
+        return machine.run(arguments, scenario.answers, fail, scenario.files)
+
+    commands = [each for each in kinds(run(None).commands) if not MAY_FAIL.search(each)]
+    assert commands
+    for failing in commands:
+        # Temporary files have another name each time.
+        if "/tmp/tmp." in failing:
+            continue
+        ran = run(failing)
+        ran.ended_with_a_sentence()
+        at = ran.commands.index(failing)
+        changes = [each for each in ran.commands[at + 1 :] if CHANGES.search(each) and each != failing]
+        assert changes == [], f"it went on after {failing}"
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_a_question_that_fails_does_no_harm(name, machine):
+    scenario = SCENARIOS[name]
+
+    def run(fail):
+        return machine.run(scenario.arguments, scenario.answers, fail, scenario.files)
+
+    for question in [each for each in kinds(run(None).commands) if MAY_FAIL.search(each)]:
+        ran = run(question)
+        if ran.code != scenario.code:
+            ran.ended_with_a_sentence()
+
+
+def test_a_pod_that_does_not_get_ready_stops_the_rollout_there(machine):
+    answers = [*ROLLING[:-2], says("get pod balsa-1 --ignore", "old True", "new False"), ROLLING[-1]]
+    answers = [each for each in answers if "get pod balsa-0 " not in each[0]] + [ROLLING[-3]]
+    ran = machine.run(["k8s/kind/rollout.sh", "--timeout", "4"], answers)
+    assert "balsa-1 did not get ready" in ran.ended_with_a_sentence()
+    partitions = re.findall(r'"partition":(\d)', ran.calls)
+    assert partitions[-1] == "1" and "0" not in partitions
+
+
+@pytest.mark.parametrize(
+    "unwell, why",
+    [
+        ([ready("balsa-1", "balsa-2")], "balsa-0 is not ready"),
+        ([says("exec balsa-0 * status", STATUS.replace("balsa-1  b   follower", "balsa-1  -   unreachable"))], "balsa-1 takes no part"),
+        ([says("exec balsa-0 * status", STATUS.replace("leader  ", "follower"))], "0 nodes say that they lead"),
+        ([says("exec balsa-0 * status", "", code=3)], "balsa-0 takes no part"),
+    ],
+)
+def test_no_server_is_restarted_while_another_one_is_unwell(unwell, why, machine):
+    ran = machine.run(["k8s/kind/rollout.sh", "--timeout", "2"], unwell + ROLLING)
+    assert f"before balsa-2 is restarted: {why}" in ran.ended_with_a_sentence()
+    assert "partition" not in ran.calls
+
+
+def test_a_server_that_is_unwell_itself_is_the_one_to_be_mended(machine):
+    answers = [ready("balsa-0", "balsa-1"), *ROLLING]
+    ran = machine.run(["k8s/kind/rollout.sh", "--timeout", "6"], answers)
+    # It goes on to the next one only when this one is well, which here it never is.
+    assert "before balsa-1 is restarted: balsa-2 is not ready" in ran.ended_with_a_sentence()
+    assert re.findall(r'"partition":(\d)', ran.calls) == ["2"]
+
+
+def test_a_module_that_would_be_refused_changes_nothing(machine):
+    answers = [*WELL, inspected(), CONFIG, says("module check", "it lacks Get\n", code=1), says(LISTED, module())]
+    ran = machine.run(["k8s/kind/swap-module.sh", "TMP/module.wasm"], answers, files=[MODULE])
+    assert "nothing was changed" in ran.ended_with_a_sentence()
+    assert "it lacks Get" in ran.out
+    assert not [each for each in ran.commands if CHANGES.search(each)]
+
+
+def test_a_module_that_is_never_activated_is_not_waited_for_for_ever(machine):
+    answers = [*WELL, inspected(), CONFIG, PATCHED, says(LISTED, module())]
+    ran = machine.run(["k8s/kind/swap-module.sh", "TMP/module.wasm", "--timeout", "3"], answers, files=[MODULE])
+    assert "within 3 s" in ran.ended_with_a_sentence()
+
+
+@pytest.mark.parametrize(
+    "files, why",
+    [([], "there is no file"), ([("module.wasm", b"x" * 1_000_001)], "compress it")],
+)
+def test_a_file_that_cannot_be_a_module_changes_nothing(files, why, machine):
+    ran = machine.run(["k8s/kind/swap-module.sh", "TMP/module.wasm"], files=files)
+    assert why in ran.ended_with_a_sentence()
+    assert ran.calls == ""
+
+
+def test_a_dynamic_binary_is_not_put_into_an_empty_image(machine):
+    ran = machine.run(["docker/build.sh", "--binary", "TMP/balsa"], files=[("balsa", pathlib.Path(sys.executable).resolve().read_bytes())])
+    assert "needs a loader" in ran.ended_with_a_sentence()
+    assert ran.calls == ""
+
+
+@pytest.mark.parametrize("script", [f"k8s/kind/{name}" for name in SCRIPTS] + ["docker/build.sh"])
+def test_help_says_what_it_does_and_calls_nothing(script, machine):
+    ran = machine.run([script, "--help"])
+    assert ran.code == 0 and ran.calls == "" and ran.err == ""
+    assert ran.out.startswith(f"{pathlib.Path(script).name}"), ran.out
+    assert "set -" not in ran.out and "lib.sh" not in ran.out
+
+
+@pytest.mark.parametrize("script", [f"k8s/kind/{name}" for name in SCRIPTS] + ["docker/build.sh"])
+def test_a_wrong_argument_is_named_and_nothing_is_called(script, machine):
+    for arguments in [["--no-such"], ["--timeout", "soon"], ["--context"]]:
+        ran = machine.run([script, *arguments])
+        assert arguments[-1] in ran.ended_with_a_sentence() or arguments[0] in ran.err
+        assert ran.calls == ""
+
+
+@pytest.mark.parametrize("script", [f"k8s/kind/{name}" for name in SCRIPTS] + ["docker/build.sh"])
+def test_a_missing_tool_is_named_with_the_way_to_get_it(script, machine):
+    arguments = [script] + (["TMP/module.wasm", "--timeout", "1"] if "swap" in script else [])
+    missing = 0
+    for tool in STAND_INS:
+        hidden = machine.tmp / tool
+        (machine.bin / tool).rename(hidden)
+        ran = machine.run(arguments, [*EVERYTHING, *BUILT, *WELL, *SETTLED, inspected(), CONFIG, says(LISTED, module())], files=[MODULE])
+        hidden.rename(machine.bin / tool)
+        if f"{tool} is missing" in ran.err:
+            missing += 1
+            assert re.search(r"error: \w+ is missing: https://\S+ has it; so (has|does) ", ran.err)
+            assert not [each for each in ran.commands if CHANGES.search(each)]
+    assert missing > 0
+
+
+def test_an_engine_that_does_not_answer_is_named(machine):
+    ran = machine.run(["k8s/kind/start.sh"], [says("docker info", "", code=1)])
+    assert "engine does not answer" in ran.ended_with_a_sentence()
+
+
+def test_a_cluster_that_does_not_answer_is_named(machine):
+    ran = machine.run(["k8s/kind/status.sh"], [says("get --raw /readyz", "", code=1)])
+    assert "no cluster answers in context kind-balsa" in ran.ended_with_a_sentence()
+
+
+def test_commands_may_be_others_with_arguments(machine):
+    shutil.copy(machine.bin / "kubectl", machine.bin / "k3s")
+    (machine.bin / "kubectl").unlink()
+    ran = machine.run(["k8s/kind/deleteS.sh"], env={"KUBECTL": "k3s kubectl --v=1", "CONTEXT": ""}.items())
+    assert ran.code == 0
+    assert ran.commands[0].startswith("k3s kubectl --v=1 get --raw /readyz")
+
+
+# --- What start.sh deploys ---------------------------------------------------------------------------------------------------
+
+
+def test_what_start_deploys_has_the_images_that_it_pushed(machine):
+    shutil.copytree(ROOT / "k8s/base", machine.root / "k8s/base")
+    ran = machine.run(["k8s/kind/start.sh"], [*EVERYTHING, *BUILT, *WELL, *SETTLED])
+    assert ran.code == 0, ran
+    text = subprocess.run(["kubectl", "kustomize", machine.root / "target/kind"], check=True, capture_output=True, text=True).stdout
+    assert set(re.findall(r"image: (\S+)", text)) == {"localhost:5001/balsa:0123456789ab", "localhost:5001/balsa-client:fedcba987654"}
+    # The other scripts apply the same from then on.
+    assert f"--kustomize {machine.root}/target/kind" in machine.run(["k8s/kind/go_statefulset.sh"]).calls
+    machine.run(["k8s/kind/close_cl.sh"])
+    assert not (machine.root / "target/kind").exists()
