@@ -87,11 +87,14 @@ run: build ## Start three nodes on this host, check them, and show what to try; 
 	$(call say,starting a local cluster in $(RUN_DIR))
 	@exec "$(TARGET_DIR)/debug/balsa" up --dir "$(RUN_DIR)" --check $(if $(PORT),--port $(PORT)) $(if $(RUN_ONCE),--once)
 
-# It shares what `build` compiles, but for a few small crates (.ci/features keeps it so). A Kubernetes comes last, and not with TEST_ARGS,
-# which ask for some of cargo's tests; where the kernel allows no containers, a line says that it was skipped.
+# It shares what `build` compiles, but for a few small crates (.ci/features keeps it so). So does the previous
+# commit's program, for the test that goes over from it to this one's. A Kubernetes comes last; where the kernel allows no containers, a line
+# says that it was skipped. Neither comes with TEST_ARGS, which ask for some of cargo's tests.
 test: setup-test modules test-manifests $(if $(TEST_ARGS),,static) ## Run all tests
+	$(if $(TEST_ARGS),,$(call say,building the previous commit's program (minutes for a new commit)))
+	$(if $(TEST_ARGS),,@CARGO="$(CARGO)" CARGO_TARGET_DIR="$(TARGET_DIR)" .ci/previous "$(TARGET_DIR)/previous")
 	$(call say,building and running the tests (several minutes the first time: they contain a compiler for wasm))
-	@$(CARGO) test $(LOCKED) --workspace $(TEST_ARGS)
+	@BALSA_PREVIOUS_BINARY="$(if $(TEST_ARGS),,$$(cat "$(TARGET_DIR)/previous/path"))" $(CARGO) test $(LOCKED) --workspace $(TEST_ARGS)
 	$(if $(TEST_ARGS),,$(call say,testing on Kubernetes (six minutes more the first time: it is built from source)))
 	$(if $(TEST_ARGS),,@$(TEST_ON_KUBERNETES) || [ $$? = 77 ])
 

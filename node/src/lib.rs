@@ -78,4 +78,5 @@ pub mod stream;
 #[cfg(test)]
 mod testing;
 pub mod traces;
+pub mod volume;
 pub mod wasm;

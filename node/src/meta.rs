@@ -12,8 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{ClusterId, NodeId, unhex};
 
-const FILE: &str = "node.meta";
+/// The file's name.
+pub const FILE: &str = "node.meta";
 const STANDING_FILE: &str = "standing";
+/// Below a data directory: what `balsa restore` has made so far. Without `node.meta` beside it, it has not finished.
+pub const RESTORING: &str = "restore.tmp";
 const VERSION: u32 = 1;
 
 /// How this data directory stands with its cluster, as far as it was noted (the file `standing`).
@@ -87,6 +90,9 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// It was to become a copy of a backup, and is not one yet.
+    #[error("a restore into {} was not finished; run `balsa restore` once more, or empty the directory", .0.display())]
+    Unfinished(PathBuf),
     /// Another process has it.
     #[error("the data directory {} is in use by another balsa process; give each node a directory of its own", .0.display())]
     InUse(PathBuf),
@@ -117,8 +123,15 @@ impl Meta {
         let lock = lock(dir)?;
         let path = dir.join(FILE);
         match fs::read_to_string(&path) {
-            Ok(text) => Self::read(dir, name, &text, lock),
+            Ok(text) => {
+                // A restore that was killed at its very end.
+                let _ = fs::remove_dir_all(dir.join(RESTORING));
+                Self::read(dir, name, &text, lock)
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if dir.join(RESTORING).exists() {
+                    return Err(Error::Unfinished(dir.into()));
+                }
                 refuse_orphaned_log(dir)?;
                 let meta = Self {
                     dir: dir.into(),
@@ -185,16 +198,29 @@ impl Meta {
         Ok(())
     }
 
-    fn store(&self) -> Result<(), Error> {
-        let on_disk = OnDisk {
-            version: VERSION,
-            name: self.name.clone(),
-            node_id: self.node_id.to_string(),
-            cluster_id: self.cluster_id.map(|id| id.to_string()),
-        };
-        let text = toml::to_string(&on_disk).expect("a flat table of strings is TOML");
-        write_durably(&self.dir, FILE, text.as_bytes())
+    /// Leaves its cluster for a new one in which nobody else is, durably: see `volume/recover.rs`.
+    pub fn move_to(&mut self, id: ClusterId) -> Result<(), Error> {
+        self.cluster_id = Some(id);
+        self.store()?;
+        // Whatever the old cluster thought of it.
+        self.stand(Standing::Member)
     }
+
+    fn store(&self) -> Result<(), Error> {
+        write(&self.dir, &self.name, self.node_id, self.cluster_id)
+    }
+}
+
+/// Writes the identity of the data directory `dir`, durably.
+pub fn write(dir: &Path, name: &str, node_id: NodeId, cluster_id: Option<ClusterId>) -> Result<(), Error> {
+    let on_disk = OnDisk {
+        version: VERSION,
+        name: name.into(),
+        node_id: node_id.to_string(),
+        cluster_id: cluster_id.map(|id| id.to_string()),
+    };
+    let text = toml::to_string(&on_disk).expect("a flat table of strings is TOML");
+    write_durably(dir, FILE, text.as_bytes())
 }
 
 fn read_standing(dir: &Path) -> Result<Standing, Error> {
@@ -226,7 +252,8 @@ fn refuse_orphaned_log(dir: &Path) -> Result<(), Error> {
     }
 }
 
-fn lock(dir: &Path) -> Result<File, Error> {
+/// Takes `dir` for this process, for as long as the file lives.
+pub fn lock(dir: &Path) -> Result<File, Error> {
     let path = dir.join("lock");
     let file = File::create(&path).map_err(io_error("create", &path))?;
     match file.try_lock() {
@@ -297,6 +324,16 @@ mod tests {
         fs::write(dir.path().join(FILE), "version = 1\nname = 3").unwrap();
         assert!(matches!(Meta::open(dir.path(), "balsa-0"), Err(Error::Damaged { .. })));
         assert_eq!(fs::read_to_string(dir.path().join(FILE)).unwrap(), "version = 1\nname = 3");
+    }
+
+    #[test]
+    fn a_directory_in_which_a_restore_was_not_finished_is_no_node_s() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join(RESTORING)).unwrap();
+        assert!(matches!(Meta::open(dir.path(), "balsa-0"), Err(Error::Unfinished(_))));
+        write(dir.path(), "balsa-0", NodeId(7), None).unwrap();
+        assert_eq!(Meta::open(dir.path(), "balsa-0").unwrap().node_id, NodeId(7));
+        assert!(!dir.path().join(RESTORING).exists());
     }
 
     #[test]

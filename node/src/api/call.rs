@@ -172,7 +172,7 @@ impl<B: Backend> Front<B> {
     ) -> Response<ReplyBody> {
         let watch = Watch::new(Arc::clone(route), started);
         let (failure, told) = match self.begin_stream(route, headers, body, started).await {
-            Ok((told, body)) => match body.first(watch).await {
+            Ok((told, body)) => match body.first(watch, &self.core.stopping).await {
                 Ok(body) => return self.success(ReplyBody::Stream(body), told),
                 Err((failure, watch)) => (status_of(&failure, watch), Some(told)),
             },

@@ -1,6 +1,7 @@
 //! One HTTP/2 connection, from its first byte to its end.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -10,13 +11,37 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-/// Answers the requests of one connection with `answer`, until it ends by itself, or, after `stopping`, when the calls that run on
-/// it have ended: the other side is told to begin no more of them.
+/// Calls that are running when their connection is old enough have so long to end: as long as a stream may take.
+const GRACE: Duration = Duration::from_secs(300);
+/// Of an age, so much more or less: clients that came together do not go together.
+const JITTER: f64 = 0.1;
+
+/// When a connection ends that nobody else ends.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Lifetime {
+    /// The server stops. Who serves waits for its connections, but not for ever.
+    pub(crate) stopping: CancellationToken,
+    /// About how old a connection gets, if not any age. A client that comes again may come to another node: that is how they spread over
+    /// nodes that came back, or are new.
+    pub(crate) age: Option<Duration>,
+}
+
+impl Lifetime {
+    async fn is_old(&self) {
+        match self.age {
+            Some(age) => tokio::time::sleep(age.mul_f64(rand::random_range(1.0 - JITTER..=1.0 + JITTER))).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Answers the requests of one connection with `answer`, until it ends by itself, or its lifetime does: then the other side is told to
+/// begin no more calls (GOAWAY), and those that run may end.
 pub(crate) async fn serve<IO, Body, Answering>(
     io: IO,
     settings: http2::Builder<TokioExecutor>,
     answer: impl Fn(Request<Incoming>) -> Answering,
-    stopping: CancellationToken,
+    lifetime: Lifetime,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     Body: http_body::Body + Send + 'static,
@@ -27,9 +52,16 @@ pub(crate) async fn serve<IO, Body, Answering>(
     let mut connection = std::pin::pin!(settings.serve_connection(TokioIo::new(io), service_fn(answer)));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = stopping.cancelled() => {
+        () = lifetime.stopping.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
+        }
+        () = lifetime.is_old() => {
+            connection.as_mut().graceful_shutdown();
+            match tokio::time::timeout(GRACE, connection).await {
+                Ok(ended) => ended,
+                Err(_) => return tracing::debug!("an old connection is cut off with calls on it"),
+            }
         }
     };
     if let Err(error) = ended {

@@ -43,9 +43,9 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use self::call::Front;
+use self::connection::Lifetime;
 pub(crate) use self::frame::ReplyBody;
 pub use self::operators::{Operators, serve_socket};
 #[cfg(test)]
@@ -82,6 +82,8 @@ pub struct Options {
     pub metrics: Arc<Metrics>,
     /// Connections at one time; more are closed at once.
     pub connections_max: usize,
+    /// About how old a connection gets; any age, if `None`.
+    pub connection_age: Option<Duration>,
     /// After the shutdown signal, how long running calls may go on.
     pub drain: Duration,
 }
@@ -89,7 +91,7 @@ pub struct Options {
 impl Options {
     /// The usual ones.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { traces: Traces::off(), metrics, connections_max: 4096, drain: DRAIN }
+        Self { traces: Traces::off(), metrics, connections_max: 4096, connection_age: None, drain: DRAIN }
     }
 }
 
@@ -100,7 +102,8 @@ pub async fn serve<B: Backend>(
     options: Options,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let stopping = CancellationToken::new();
+    let lifetime = Lifetime { age: options.connection_age, ..Lifetime::default() };
+    let stopping = lifetime.stopping.clone();
     let front = Arc::new(Front::new(backend, &options, stopping.clone()));
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
@@ -110,7 +113,7 @@ pub async fn serve<B: Backend>(
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) if connections.len() < options.connections_max => {
-                    connections.spawn(client(stream, Arc::clone(&front), stopping.clone()));
+                    connections.spawn(client(stream, Arc::clone(&front), lifetime.clone()));
                 }
                 Ok((_, peer)) => tracing::warn!(%peer, "connection refused: there are {} already", connections.len()),
                 Err(error) => pause_after(&error).await,
@@ -136,7 +139,7 @@ async fn drain(mut connections: JoinSet<()>, patience: Duration) {
     }
 }
 
-async fn client<B: Backend>(stream: TcpStream, front: Arc<Front<B>>, stopping: CancellationToken) {
+async fn client<B: Backend>(stream: TcpStream, front: Arc<Front<B>>, lifetime: Lifetime) {
     // Nagle's algorithm would hold back a reply for the acknowledgement of the one before.
     if stream.set_nodelay(true).is_err() {
         return;
@@ -144,13 +147,13 @@ async fn client<B: Backend>(stream: TcpStream, front: Arc<Front<B>>, stopping: C
     let first_byte = tokio::time::timeout(FIRST_BYTE, stream.readable());
     tokio::select! {
         readable = first_byte => if !matches!(readable, Ok(Ok(()))) { return },
-        () = stopping.cancelled() => return,
+        () = lifetime.stopping.cancelled() => return,
     }
     let answer = move |request| {
         let front = Arc::clone(&front);
         async move { Ok::<_, Infallible>(front.answer(request).await) }
     };
-    connection::serve(stream, http2_settings(), answer, stopping).await;
+    connection::serve(stream, http2_settings(), answer, lifetime).await;
 }
 
 fn http2_settings() -> http2::Builder<TokioExecutor> {

@@ -10,11 +10,11 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 use tonic::codegen::Service;
 
 use super::admin::{self, AdminServer, Inspector};
 use super::call::{deadline, not_grpc, service, within};
+use super::connection::Lifetime;
 use super::frame::ReplyBody;
 use super::operator::{self, Hand, OperatorServer};
 use super::status::{Failure, status};
@@ -91,7 +91,7 @@ pub async fn serve_socket<B: Backend>(
     operators: Operators<B>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let stopping = CancellationToken::new();
+    let lifetime = Lifetime::default();
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -105,12 +105,12 @@ pub async fn serve_socket<B: Backend>(
                         let operators = operators.clone();
                         async move { Ok::<_, Infallible>(operators.answer(request).await) }
                     };
-                    connections.spawn(connection::serve(stream, http2_settings(), answer, stopping.clone()));
+                    connections.spawn(connection::serve(stream, http2_settings(), answer, lifetime.clone()));
                 }
                 Err(error) => pause_after(&error).await,
             },
         }
     }
-    stopping.cancel();
+    lifetime.stopping.cancel();
     drain(connections, DRAIN).await;
 }

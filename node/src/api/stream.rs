@@ -8,6 +8,7 @@
 //! The status comes in the trailers, with the same reasons and details as that of a unary call. A client that hangs up drops the
 //! body, and with it the query.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -15,11 +16,13 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::Frame;
 use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::call::outcome;
 use super::frame::{Framed, PREFIX_BYTES, ok_trailers, prefix};
 use super::routes::Route;
 use super::status::{Failure, status};
+use crate::service::ServiceError;
 use crate::stream::{End, Event, Messages};
 
 /// Messages are put together up to this: two HTTP/2 frames of the usual size.
@@ -32,9 +35,17 @@ pub(super) struct Begun(pub(super) Messages);
 
 impl Begun {
     /// Waits for the first message, or for the end if that is a success; a failure is not for a stream to tell.
-    pub(super) async fn first(self, watch: Watch) -> Result<StreamBody, (Failure, Watch)> {
+    pub(super) async fn first(
+        self,
+        watch: Watch,
+        stopping: &CancellationToken,
+    ) -> Result<StreamBody, (Failure, Watch)> {
         let Self(mut messages) = self;
-        let next = match messages.next().await {
+        let first = tokio::select! {
+            first = messages.next() => first,
+            () = stopping.cancelled() => return Err((ServiceError::ShuttingDown.into(), watch)),
+        };
+        let next = match first {
             Some(Event::End(end)) => match failure(end) {
                 Some(failure) => return Err((failure, watch)),
                 None => Next::Trailers(ok_trailers()),
@@ -43,7 +54,8 @@ impl Begun {
             None => Next::Nothing,
         };
         let code = tonic::Code::Ok;
-        Ok(StreamBody { messages, next, code, watch })
+        let stopping = Box::pin(stopping.clone().cancelled_owned());
+        Ok(StreamBody { messages, next, code, watch, stopping })
     }
 }
 
@@ -55,6 +67,8 @@ pub(crate) struct StreamBody {
     /// What the trailers say.
     code: tonic::Code,
     watch: Watch,
+    /// The node stops: the stream ends then, and its client goes on at another node.
+    stopping: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 /// What is written next.
@@ -80,6 +94,10 @@ impl StreamBody {
             Next::Nothing => {
                 self.next = Next::Nothing;
                 Poll::Ready(None)
+            }
+            Next::Unknown if self.stopping.as_mut().poll(context).is_ready() => {
+                self.next = Next::Trailers(self.trailers(Err(ServiceError::ShuttingDown)));
+                self.poll_frame(context)
             }
             Next::Unknown => {
                 self.next = match std::task::ready!(self.messages.poll_next(context)) {

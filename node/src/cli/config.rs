@@ -321,6 +321,8 @@ mod tests {
         # advertise_client_addr = client_addr             # default; at start
         # advertise_peer_addr = peer_addr                 # default; at start
         query_threads = 2                                 # default; at start
+        max_connection_age_ms = 300000                    # default; at start
+        drain_wait_ms = 7000                              # default; at start
 
         [cluster]
         name = "balsa"                     # default; at founding

@@ -78,6 +78,15 @@ pub enum Error {
     /// A module's file, and what is done with it.
     #[error(transparent)]
     Module(#[from] super::module::Error),
+    /// A node's configuration, for what is done to its directory.
+    #[error("{0}")]
+    Configuration(String),
+    /// A data directory.
+    #[error(transparent)]
+    Volume(#[from] crate::volume::Error),
+    /// Nobody can be asked.
+    #[error("nobody is at a terminal to say that this is meant; say --yes")]
+    NobodyToAsk,
     /// The HTTP port of a node.
     #[error(transparent)]
     Health(#[from] super::health::Error),

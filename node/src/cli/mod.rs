@@ -22,6 +22,8 @@ mod kv;
 mod member;
 mod module;
 mod operators;
+mod recover;
+mod restore;
 mod status;
 mod value;
 
@@ -129,6 +131,10 @@ enum Command {
     Check(check::Check),
     /// Write the whole state of the cluster to a file
     Backup(backup::Args),
+    /// Make an empty data directory that of a new cluster's first node, with the state of a backup
+    Restore(restore::Args),
+    /// Make a stopped node the only voter of a new cluster, when the majority of its own is lost for good
+    Recover(recover::Args),
     /// Measure throughput and latency
     Bench(bench::Bench),
     /// Print a script that completes this program's arguments in a shell
@@ -149,7 +155,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, console: &mut Console)
     let Args { global, command } = args;
     let format = global.output;
     match command {
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(&args),
+        Command::Restore(args) => finish(restore::run(&args, format, console), format, console).into(),
+        Command::Recover(args) => finish(recover::run(&args, format, console), format, console).into(),
         Command::Up(args) => {
             let dir = global.local_dir.clone().unwrap_or_else(|| LOCAL_DIRECTORY.into());
             up::run(up::Args { dir, ..args })
@@ -212,10 +220,10 @@ async fn run_in(command: Command, session: &mut Session<'_>) -> Result<Exit, Err
         | Command::Up(_)
         | Command::Dev(_)
         | Command::Config(_)
+        | Command::Restore(_)
+        | Command::Recover(_)
         | Command::Health(_)
-        | Command::Completions(_) => {
-            unreachable!("these are not clients")
-        }
+        | Command::Completions(_) => unreachable!("these are not clients"),
     }
 }
 

@@ -28,6 +28,8 @@ pub enum Format {
 pub struct Console {
     /// Standard input.
     pub stdin: Box<dyn Read + Send>,
+    /// Whether a person is at standard input.
+    pub in_is_terminal: bool,
     /// Standard output.
     pub out: Box<dyn Write + Send>,
     /// Standard error.
@@ -59,6 +61,7 @@ impl Console {
         let has_colour = |choice| choice != anstream::ColorChoice::Never;
         Self {
             stdin: Box::new(io::stdin()),
+            in_is_terminal: io::stdin().is_terminal(),
             out: Box::new(io::BufWriter::new(io::stdout())),
             err: Box::new(io::stderr()),
             out_is_terminal: io::stdout().is_terminal(),
@@ -98,6 +101,17 @@ impl Console {
     pub fn note(&mut self, text: &str) {
         // Whoever closed standard error does not want to know.
         let _ = writeln!(self.err, "{text}");
+    }
+
+    /// Asks the person at the terminal, and returns the answer without its end of line.
+    pub fn ask(&mut self, question: &str) -> Result<String, Error> {
+        write!(self.err, "{question} ")?;
+        self.err.flush()?;
+        let (mut answer, mut byte) = (Vec::new(), [0]);
+        while self.stdin.read(&mut byte)? == 1 && byte[0] != b'\n' {
+            answer.push(byte[0]);
+        }
+        Ok(String::from_utf8_lossy(&answer).trim().to_owned())
     }
 
     /// What is buffered goes out.

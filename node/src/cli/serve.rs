@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -15,10 +16,10 @@ use tracing_subscriber::{Registry, reload};
 
 use super::config::{load_to_run, refuse, warn};
 use crate::config::{self, LogFormat, Overrides, Recipe};
-use crate::node;
+use crate::node::{self, Stop};
 
 /// Arguments.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// The configuration, the same file for every node; without it, the defaults and the environment
     #[arg(long, env = super::operators::CONFIG, value_name = "FILE")]
@@ -31,10 +32,18 @@ pub struct Args {
     data_dir: Option<PathBuf>,
 }
 
-pub(super) fn run(args: Args) -> ExitCode {
+impl Args {
+    /// What the node's configuration is made from.
+    pub(super) fn recipe(&self) -> Recipe {
+        let host_name = config::host_name();
+        let overrides = Overrides { name: self.name.clone(), data_dir: self.data_dir.clone(), host_name };
+        Recipe { path: self.config.clone(), args: overrides, env: config::environment().collect() }
+    }
+}
+
+pub(super) fn run(args: &Args) -> ExitCode {
     super::up::die_with_parent();
-    let overrides = Overrides { name: args.name, data_dir: args.data_dir, host_name: config::host_name() };
-    let recipe = Recipe { path: args.config, args: overrides, env: config::environment().collect() };
+    let recipe = args.recipe();
     let loaded = match load_to_run(&recipe, |loaded| vec![loaded.config.node.data_dir.clone()]) {
         Ok(loaded) => loaded,
         Err(errors) => return refuse(&errors),
@@ -51,7 +60,7 @@ pub(super) fn run(args: Args) -> ExitCode {
             tracing::warn!(%error, "the log level cannot be changed");
         }
     };
-    match runtime.block_on(async { node::serve(loaded, set_level, stop_signal()).await }) {
+    match runtime.block_on(async { node::serve(loaded, set_level, stops()).await }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
@@ -92,12 +101,21 @@ fn quiet(level: tracing::Level) -> Targets {
     Targets::new().with_default(level).with_target("openraft", at_most(tracing::Level::WARN)).with_targets(on_peers)
 }
 
-async fn stop_signal() {
+/// What the process is told by signals.
+fn stops() -> mpsc::Receiver<Stop> {
+    let (told, stops) = mpsc::channel(1);
     let mut terminate = signal(SignalKind::terminate()).expect("a process may handle its signals");
     let mut interrupt = signal(SignalKind::interrupt()).expect("a process may handle its signals");
-    let which = tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-    };
-    tracing::info!("{which} received");
+    tokio::spawn(async move {
+        loop {
+            let (name, stop) = tokio::select! {
+                _ = terminate.recv() => ("SIGTERM", Stop::Soon),
+                _ = interrupt.recv() => ("SIGINT", Stop::Now),
+            };
+            tracing::info!("{name} received");
+            // A third one says nothing new.
+            let _ = told.try_send(stop);
+        }
+    });
+    stops
 }

@@ -81,6 +81,10 @@ pub struct Node {
     pub socket: PathBuf,
     /// Threads that run queries.
     pub query_threads: usize,
+    /// About how old a client's connection gets, if not any age.
+    pub connection_age: Option<Duration>,
+    /// How long clients are still served after SIGTERM.
+    pub drain_wait: Duration,
 }
 
 /// `[cluster]`.
@@ -445,6 +449,8 @@ fn build(settings: &Settings, sites: &[Site], here: &Site, data_dir: &Template, 
             http_addr: here.http_addr,
             socket: here.socket.clone(),
             query_threads: number("node.query_threads") as usize,
+            connection_age: Some(millis("node.max_connection_age_ms")).filter(|age| !age.is_zero()),
+            drain_wait: millis("node.drain_wait_ms"),
         },
         cluster: Cluster {
             name: text("cluster.name").to_owned(),

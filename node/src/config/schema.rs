@@ -194,6 +194,23 @@ pub const KEYS: &[Key] = &[
         doc: "Threads that run queries. Commands have one of their own.",
     },
     Key {
+        path: "node.max_connection_age_ms",
+        kind: Kind::Millis(0, 86_400_000),
+        default: Default::Number(300_000),
+        obeyed: Obeyed::AtStart,
+        doc: "About how old a client's connection gets (a tenth more or less): then the client is told to make a new one, which may \
+              lead to another node, so that clients spread over nodes that came back. Calls under way end on the old one. 0: any age.",
+    },
+    // Kubernetes' probes of k8s/: two that fail, 3 s apart, and a second until everybody has heard of it.
+    Key {
+        path: "node.drain_wait_ms",
+        kind: Kind::Millis(0, 45_000),
+        default: Default::Number(7_000),
+        obeyed: Obeyed::AtStart,
+        doc: "After SIGTERM the node says at `/readyz` that it is not ready, and goes on serving for as long, until load balancers \
+              have noticed. SIGINT (Ctrl-C, `balsa up`) does not wait.",
+    },
+    Key {
         path: "cluster.name",
         kind: Kind::Name,
         default: Default::Text("balsa"),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use openraft::RaftMetrics;
 use openraft::async_runtime::WatchReceiver;
 use tokio::time::{MissedTickBehavior, interval};
+use tonic::{Code, Status};
 
 use super::{Leader, Node, PeerView, lag};
 use crate::ids::{Digest, NodeId};
@@ -208,15 +209,28 @@ impl Node {
             peer::ExchangeRequest { status: own.status.clone(), clock_ms: own.clock_ms, confirmed: own.confirmed };
         let sent = Instant::now();
         let call = client.exchange(peers.addressed(id, request));
-        if let Ok(Ok(response)) = tokio::time::timeout(ANSWER_WITHIN, call).await {
-            let response = response.into_inner();
-            self.remember(id, response.confirmed);
-            if response.stranger {
-                self.note_disowned();
+        match tokio::time::timeout(ANSWER_WITHIN, call).await {
+            Ok(Ok(response)) => {
+                let response = response.into_inner();
+                self.inner.refusals.lock().remove(&id);
+                self.remember(id, response.confirmed);
+                if response.stranger {
+                    self.note_disowned();
+                }
+                if let Some(status) = response.status {
+                    self.note_view(id, status, response.clock_ms, sent.elapsed());
+                }
             }
-            if let Some(status) = response.status {
-                self.note_view(id, status, response.clock_ms, sent.elapsed());
-            }
+            Ok(Err(status)) if status.code() == Code::FailedPrecondition => self.note_refusal(id, member, &status),
+            _ => {}
+        }
+    }
+
+    /// Says once that a peer does not take this node for one of its own. A restart does not change that.
+    fn note_refusal(&self, id: NodeId, member: &Member, status: &Status) {
+        let why = status.message().to_owned();
+        if self.inner.refusals.lock().insert(id, why.clone()).as_ref() != Some(&why) {
+            tracing::warn!(peer = member.name, addr = member.peer_addr, "the peer refuses this node: {why}");
         }
     }
 

@@ -35,7 +35,7 @@ use self::lag::Lag;
 use self::members::Members;
 use self::modules::Changes;
 use self::queries::Queries;
-pub use self::run::{EXIT_RETIRED, Error, serve};
+pub use self::run::{EXIT_RETIRED, Error, Stop, serve};
 use self::status::PeerView;
 use self::streams::Streams;
 use crate::config::Config;
@@ -93,6 +93,8 @@ struct Inner {
     admission: Admission,
     leader_changes: AtomicU64,
     views: Mutex<BTreeMap<NodeId, PeerView>>,
+    /// Peers that do not take this node for one of their own, and why.
+    refusals: Mutex<BTreeMap<NodeId, String>>,
     /// How far apply is behind.
     lag: Mutex<Lag>,
     /// What is measured on the way of calls.
@@ -107,6 +109,9 @@ struct Inner {
     /// Of modules that operators bring.
     pushes: Arc<tokio::sync::Semaphore>,
     recovered: AtomicBool,
+    /// It is told to stop, and still serves.
+    leaving: AtomicBool,
+    /// It serves no more.
     draining: AtomicBool,
     fatal: Fatal,
 }
@@ -165,6 +170,11 @@ impl Node {
             return Err(ServiceError::NotReady("it is catching up with the log after its start".into()));
         }
         Ok(())
+    }
+
+    /// Whether new clients should come.
+    fn staying(&self) -> Result<(), ServiceError> {
+        if self.inner.leaving.load(Ordering::Relaxed) { Err(ServiceError::ShuttingDown) } else { Ok(()) }
     }
 
     /// Whether commands are accepted.

@@ -1,6 +1,5 @@
 //! From a configuration to a serving node, and back to a closed data directory.
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,7 +8,8 @@ use std::time::{Duration, Instant};
 use openraft::SnapshotPolicy;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
 use super::admission::Admission;
 use super::compile::Compiler;
@@ -88,11 +88,21 @@ pub enum Error {
 /// The exit code of a process whose data has no place in its cluster any more: to start it again changes nothing.
 pub const EXIT_RETIRED: u8 = 6;
 
-/// Runs a node until `shutdown`, then drains it. `on_level` is called when its file asks for another log level.
+/// How a node is told to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// By a manager of processes, which goes on sending clients for a while.
+    Soon,
+    /// By somebody who waits for it.
+    Now,
+}
+
+/// Runs a node until it is told to stop by `stops`, then lets it leave; told again, it does not wait for load balancers. `on_level` is
+/// called when its file asks for another log level.
 pub async fn serve(
     loaded: Loaded,
     on_level: impl FnMut(tracing::Level) + Send + 'static,
-    shutdown: impl Future<Output = ()>,
+    mut stops: mpsc::Receiver<Stop>,
 ) -> Result<(), Error> {
     let config = loaded.config.clone();
     let listeners = Listeners::bind(&config).await?;
@@ -102,24 +112,52 @@ pub async fn serve(
     let node = build(config, wanted, &fatal).await?;
     // The directory is this process's own by now.
     let socket = Socket::bind(&at)?;
-    let (stop, stopped) = watch::channel(false);
-    let serving = node.start_servers(listeners, socket, stopped);
+    let servers = node.start_servers(listeners, socket);
     node.start_duties();
-    let outcome = tokio::select! {
-        () = shutdown => Ok(()),
-        why = fatal.raised() => Err(Error::Fault(why)),
-        why = node.retires() => Err(Error::Retired(why)),
-    };
-    if outcome.is_ok() {
-        node.drain().await;
+    tokio::select! {
+        stop = stops.recv() => {
+            // Whoever could tell it is gone, which is a stop too.
+            node.leave(stop.unwrap_or(Stop::Now), &mut stops, servers).await;
+            node.close().await
+        }
+        why = fatal.raised() => {
+            servers.stop_all().await;
+            Err(Error::Fault(why))
+        }
+        why = node.retires() => {
+            servers.stop_all().await;
+            node.close().await?;
+            Err(Error::Retired(why))
+        }
     }
-    // Nobody listens any more only if all servers have ended already.
-    let _ = stop.send(true);
-    let _ = tokio::time::timeout(DRAIN, serving).await;
-    if matches!(outcome, Ok(()) | Err(Error::Retired(_))) {
-        node.close().await?;
+}
+
+/// What is served, in two parts: clients go first.
+struct Servers {
+    stop_clients: watch::Sender<bool>,
+    /// Until it was waited for.
+    clients: Option<JoinHandle<()>>,
+    stop_others: watch::Sender<bool>,
+    /// Peers, operators and probes.
+    others: JoinHandle<()>,
+}
+
+impl Servers {
+    /// Takes no new connections of clients, tells those there are to go, and waits until their calls have ended, but not for ever.
+    async fn stop_clients(&mut self) {
+        // Nobody listens any more only if they have ended already.
+        let _ = self.stop_clients.send(true);
+        // The server itself cuts off what does not end.
+        if let Some(clients) = self.clients.take() {
+            let _ = tokio::time::timeout(2 * DRAIN, clients).await;
+        }
     }
-    outcome
+
+    async fn stop_all(mut self) {
+        let _ = self.stop_others.send(true);
+        self.stop_clients().await;
+        let _ = tokio::time::timeout(2 * DRAIN, self.others).await;
+    }
 }
 
 struct Listeners {
@@ -237,6 +275,7 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
         admission: Admission::default(),
         leader_changes: AtomicU64::new(0),
         views: Mutex::default(),
+        refusals: Mutex::default(),
         lag: Mutex::default(),
         meters,
         traces,
@@ -245,6 +284,7 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
         backups: Arc::new(tokio::sync::Semaphore::new(1)),
         pushes: Arc::new(tokio::sync::Semaphore::new(PUSHES_MAX)),
         recovered: AtomicBool::new(false),
+        leaving: AtomicBool::new(false),
         draining: AtomicBool::new(false),
         fatal: fatal.clone(),
     };
@@ -293,16 +333,19 @@ fn raft_config(config: &Config) -> Result<openraft::Config, Error> {
 
 impl Node {
     /// Serves clients, peers, operators and probes until told to stop.
-    fn start_servers(
-        &self,
-        listeners: Listeners,
-        socket: Socket,
-        stop: watch::Receiver<bool>,
-    ) -> impl Future<Output = ()> + use<> {
+    fn start_servers(&self, listeners: Listeners, socket: Socket) -> Servers {
+        let (stop_clients, client_stop) = watch::channel(false);
+        let (stop_others, stop) = watch::channel(false);
         let metrics = Arc::new(Metrics::with(&self.inner.meters));
-        let traces = self.inner.traces.clone();
-        let options = api::Options { traces, ..api::Options::new(Arc::clone(&metrics)) };
-        let clients = tokio::spawn(api::serve(listeners.client, self.clone(), options, stopped(stop.clone())));
+        let options = api::Options {
+            traces: self.inner.traces.clone(),
+            connection_age: self.inner.config.node.connection_age,
+            ..api::Options::new(Arc::clone(&metrics))
+        };
+        let clients = api::serve(listeners.client, self.clone(), options, stopped(client_stop));
+        let clients = tokio::spawn(async move {
+            let _ = clients.await;
+        });
         let (asked, measured) = (self.clone(), self.clone());
         let readiness = move || asked.readiness();
         let gauges = move |metrics: &Metrics| measured.set_gauges(metrics);
@@ -320,20 +363,32 @@ impl Node {
                 peer_server::serve(listeners.peer, service, operators, stopped(stop)).await;
             }
         });
-        async move {
-            let _ = tokio::join!(clients, probes, at_socket, peers);
-        }
+        let others = tokio::spawn(async move {
+            let _ = tokio::join!(probes, at_socket, peers);
+        });
+        Servers { stop_clients, clients: Some(clients), stop_others, others }
     }
 
-    /// Takes no new calls, hands leadership over, lets what is under way end.
-    async fn drain(&self) {
-        tracing::info!("stopping: no new calls, leadership handed over");
-        self.inner.draining.store(true, Ordering::Relaxed);
+    /// Unready at once, leadership handed over; clients are served until they have noticed, then told to go; what is under way ends.
+    async fn leave(&self, told: Stop, stops: &mut mpsc::Receiver<Stop>, mut servers: Servers) {
+        tracing::info!("stopping: not ready any more, leadership handed over");
+        self.inner.leaving.store(true, Ordering::Relaxed);
         self.give_up_leadership().await;
+        let wait = self.inner.config.node.drain_wait;
+        if told == Stop::Soon && !wait.is_zero() {
+            tracing::info!("serving on for {wait:?}, until load balancers have noticed");
+            let _ = tokio::time::timeout(wait, stops.recv()).await;
+        }
+        tracing::info!("no new calls");
+        servers.stop_clients().await;
+        // It may have been elected once more.
+        self.give_up_leadership().await;
+        self.inner.draining.store(true, Ordering::Relaxed);
         let until = Instant::now() + DRAIN;
         while self.inner.admission.pending() > 0 && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        servers.stop_all().await;
     }
 
     /// Stops Raft and makes the state durable, so that the next start has nothing to replay.

@@ -254,12 +254,11 @@ impl Node {
             None => "this node is not a voter of a cluster yet".to_owned(),
         };
         let leader_known = check(!matches!(self.leader(), Leader::Unknown), "no leader is known");
-        let draining = self.inner.draining.load(Ordering::Relaxed);
         let recovered = self.inner.recovered.load(Ordering::Relaxed);
         let clock_off = self.inner.clock_off.load(Ordering::Relaxed);
         // An operator reads them from top to bottom: what is first explains what follows.
         let checks = vec![
-            Check::needed("not_draining", check(!draining, "the node is stopping")),
+            Check::needed("not_draining", check(self.staying().is_ok(), "the node is stopping")),
             Check::needed("not_fenced", self.fenced().map_or(Ok(()), Err)),
             Check::needed("states_agree", undecided.map_or(Ok(()), Err)),
             Check::needed("recovered", check(recovered, "it is catching up with the log after its start")),

@@ -10,7 +10,6 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 use tonic::codegen::Service;
 
 use super::Host;
@@ -82,5 +81,5 @@ async fn peer<H: Host + Backend>(stream: TcpStream, service: PeerServer<PeerServ
         .keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE)
         .auto_date_header(false);
-    connection::serve(stream, settings, answer, CancellationToken::new()).await;
+    connection::serve(stream, settings, answer, connection::Lifetime::default()).await;
 }

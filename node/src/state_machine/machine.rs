@@ -275,7 +275,7 @@ impl Shared {
 }
 
 /// The membership in `view`.
-pub(super) fn load_membership(view: &ReadView) -> Result<StoredMembership, Fault> {
+pub fn load_membership(view: &ReadView) -> Result<StoredMembership, Fault> {
     let Some(bytes) = view.get(&Key::Membership.encode())? else { return Ok(StoredMembership::default()) };
     let row =
         pb::StoredMembership::decode(&bytes[..]).map_err(|error| Fault::corrupt(format!("membership: {error}")))?;

@@ -53,7 +53,7 @@ mod tests;
 
 pub use appointments::{Appointment, Kept};
 pub use fit::{Fit, broken};
-pub use machine::{Options, StateMachine};
+pub use machine::{Options, StateMachine, load_membership};
 pub use modules::{ActiveModule, Registry};
 pub use progress::Progress;
 pub use query::{QueryError, Reader, View};

@@ -53,7 +53,7 @@ impl Progress {
     }
 
     /// The row in `view`; that of an empty state if there is none.
-    pub(super) fn load(view: &ReadView) -> Result<Self, Fault> {
+    pub fn load(view: &ReadView) -> Result<Self, Fault> {
         let Some(bytes) = view.get(&Key::Progress.encode())? else { return Ok(Self::default()) };
         let row = Row::decode(&bytes[..]).map_err(|error| Fault::corrupt(format!("progress row: {error}")))?;
         let digest = Digest::try_from(&row.digest[..]).map_err(|_| Fault::corrupt("progress row: digest"))?;

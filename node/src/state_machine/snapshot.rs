@@ -31,8 +31,9 @@ use super::machine::load_membership;
 use super::{Fault, Progress, Registry, View};
 use crate::ids::Digest;
 use crate::proto::raft as pb;
-use crate::raft::types::{LogId, StoredMembership};
-use crate::storage::{self, Incoming};
+use crate::raft::types::{LogId, Membership, StoredMembership};
+use crate::storage::keys::Key;
+use crate::storage::{self, Incoming, Overlay};
 use crate::wasm::{Engine, HostFault};
 
 pub use code::CodeFinder;
@@ -258,6 +259,17 @@ pub struct Received {
 }
 
 impl Received {
+    /// Has `membership` instead of its own, durably, set by the same entry: for the first node of another cluster.
+    pub fn set_membership(&mut self, membership: &Membership) -> Result<(), SnapshotError> {
+        let key = Key::Membership.encode();
+        let stored = load_membership(&self.incoming.finish()?)?;
+        let stored = StoredMembership::new(*stored.log_id(), membership.clone());
+        let row = pb::StoredMembership::from(&stored).encode_to_vec();
+        self.incoming.insert(&Overlay::from([(key, Some(row))]))?;
+        self.incoming.finish()?;
+        Ok(())
+    }
+
     /// The last entry in it.
     pub fn last_applied(&self) -> Option<LogId> {
         self.progress.last_applied

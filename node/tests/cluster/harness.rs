@@ -101,6 +101,10 @@ pub(crate) struct Node {
     clock: Option<PathBuf>,
     process: Option<Child>,
     frozen: bool,
+    /// Another `balsa` than the one under test.
+    pub(crate) program: Option<PathBuf>,
+    /// What it finds in its environment.
+    pub(crate) environment: Vec<(&'static str, String)>,
 }
 
 impl Cluster {
@@ -109,7 +113,7 @@ impl Cluster {
         Self::stopped_in(turn().await, setup)
     }
 
-    fn stopped_in(turn: Turn, setup: Setup<'_>) -> Self {
+    pub(crate) fn stopped_in(turn: Turn, setup: Setup<'_>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let count = setup.replicas + setup.spare;
         let base = free_ports(3 * count);
@@ -292,6 +296,8 @@ impl Node {
             clock: None,
             process: None,
             frozen: false,
+            program: None,
+            environment: Vec::new(),
             name,
         }
     }
@@ -300,7 +306,15 @@ impl Node {
     pub(crate) fn start(&mut self) {
         assert!(self.process.is_none(), "{} runs already", self.name);
         let log = fs::File::options().create(true).append(true).open(&self.log).unwrap();
-        let mut command = program();
+        let mut command = match &self.program {
+            Some(other) => program_at(other),
+            None => program(),
+        };
+        if self.program.is_none() {
+            // No load balancer has to notice. (Another version may not know the variable.)
+            command.env("BALSA_NODE__DRAIN_WAIT_MS", "0");
+        }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.args(["serve", "--name", &self.name, "--config"]).arg(&self.config);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
         if let Some(clock) = &self.clock {
@@ -542,7 +556,11 @@ pub(crate) async fn run(mut command: Command) -> Ran {
 
 /// The program under test, without what this process's environment says about clusters.
 pub(crate) fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_balsa"));
+    program_at(Path::new(env!("CARGO_BIN_EXE_balsa")))
+}
+
+fn program_at(path: &Path) -> Command {
+    let mut command = Command::new(path);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"BALSA_")) {
         command.env_remove(name);
     }

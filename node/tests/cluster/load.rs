@@ -33,6 +33,10 @@ pub(crate) struct Tally {
     pub(crate) perhaps: u64,
     /// Calls that were surely not applied, as the client said.
     pub(crate) refused: u64,
+    /// Calls of which the client could not say what became of them.
+    pub(crate) unknown: u64,
+    /// The longest that a call took that was acknowledged.
+    pub(crate) longest: Duration,
     /// Keys of acknowledged Puts, which are their values too.
     pub(crate) puts: Vec<Bytes>,
 }
@@ -41,13 +45,23 @@ impl Load {
     /// `count` clients, each at first with another node. Every second one is impatient: it gives up within an election and takes
     /// "unavailable" and "outcome unknown" for answers; the others retry until they know.
     pub(crate) fn start(cluster: &Cluster, count: usize, value_bytes: usize) -> Self {
+        Self::with(cluster, count, value_bytes, |number| {
+            Duration::from_millis(if number % 2 == 0 { 700 } else { 30_000 })
+        })
+    }
+
+    /// The same, and all of them retry until they know.
+    pub(crate) fn patient(cluster: &Cluster, count: usize, value_bytes: usize) -> Self {
+        Self::with(cluster, count, value_bytes, |_| Duration::from_secs(30))
+    }
+
+    fn with(cluster: &Cluster, count: usize, value_bytes: usize, patience: impl Fn(usize) -> Duration) -> Self {
         let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let endpoints = cluster.client().endpoints().to_vec();
         let clients = (0..count).map(|number| {
             let mut endpoints = endpoints.clone();
             endpoints.rotate_left(number % 3);
-            let timeout = Duration::from_millis(if number % 2 == 0 { 700 } else { 30_000 });
-            let client = Client::new(Options::new(endpoints, timeout));
+            let client = Client::new(Options::new(endpoints, patience(number)));
             let (stop, acknowledged) = (Arc::clone(&stop), Arc::clone(&acknowledged));
             tokio::spawn(work(number, client, value_bytes, stop, acknowledged))
         });
@@ -83,6 +97,8 @@ impl Load {
             all.added += tally.added;
             all.perhaps += tally.perhaps;
             all.refused += tally.refused;
+            all.unknown += tally.unknown;
+            all.longest = all.longest.max(tally.longest);
             all.puts.extend(tally.puts);
         }
         all
@@ -108,13 +124,17 @@ async fn work(
         if stop.load(Ordering::Relaxed) {
             break;
         }
+        let begun = Instant::now();
         let told = match turn % PUT_EVERY {
             0 => put(&client, &mut tally, format!("load/{number}/{turn}").into(), value_bytes).await,
             _ => add(&client, &mut tally, 1 + turn % 7).await,
         };
         match told {
-            Ok(()) => drop(acknowledged.fetch_add(1, Ordering::Relaxed)),
-            Err(Error::OutcomeUnknown { .. }) => {}
+            Ok(()) => {
+                acknowledged.fetch_add(1, Ordering::Relaxed);
+                tally.longest = tally.longest.max(begun.elapsed());
+            }
+            Err(Error::OutcomeUnknown { .. }) => tally.unknown += 1,
             Err(Error::Unavailable { .. }) => tally.refused += 1,
             Err(other) => panic!("a client was told {other}"),
         }

@@ -235,6 +235,37 @@ async fn a_call_that_does_not_end_is_cut_off_when_draining_takes_too_long() {
 }
 
 #[tokio::test]
+async fn an_old_connection_takes_no_new_calls_and_those_on_it_end() {
+    let fake = Fake::serving(&[&TEST]);
+    let server = Server::with(fake, |options| options.connection_age = Some(Duration::from_millis(50))).await;
+    let client = server.client().await;
+    let long = tokio::spawn({
+        let client = client.clone();
+        async move { client.call(PUT, &[], WAIT).await }
+    });
+    server.fake.until_waiting(1).await;
+    let refused = async { while client.send(GET, &[], super::framed(b"")).await.is_ok() {} };
+    soon(refused).await;
+    server.fake.open();
+    assert_eq!(soon(long).await.unwrap().message(), WAIT);
+    assert_eq!(server.client().await.call(GET, &[], b"again").await.message(), b"again");
+}
+
+#[tokio::test]
+async fn a_client_whose_connections_grow_old_notices_nothing() {
+    let fake = Fake::serving(&[&TEST]);
+    let server = Server::with(fake, |options| options.connection_age = Some(Duration::from_millis(10))).await;
+    let endpoint = crate::client::Endpoint::new("127.0.0.1", server.addr.port());
+    let client = crate::client::Client::new(crate::client::Options::new(vec![endpoint], super::PATIENCE));
+    for number in 0..300_u32 {
+        let message = number.to_string();
+        let reply = client.command(PUT, message.clone().into_bytes()).await.unwrap();
+        assert_eq!(reply.message, message.as_bytes());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
 async fn calls_are_counted_by_their_code() {
     let server = server().await;
     let client = server.client().await;

@@ -307,3 +307,27 @@ async fn many_small_messages_share_frames() {
     assert_eq!(messages.len(), MESSAGES);
     assert!(messages.iter().enumerate().all(|(number, message)| *message == number.to_string()));
 }
+
+#[tokio::test]
+async fn a_stream_ends_when_the_node_stops_and_says_that_another_one_may_be_asked() {
+    let server = server().await;
+    let reading = watch(&server, &[]).await;
+    let (stream, sender) = tokio::join!(reading.begin(), async {
+        let sender = server.fake.next_stream().await;
+        sender.send("one".into(), in_time()).unwrap();
+        sender
+    });
+    let mut stream = stream.1;
+    assert_eq!(stream.next().await.unwrap(), "one");
+    let silent = watch(&server, &[]).await;
+    let silent = tokio::spawn(silent.begin());
+    let waiting = server.fake.next_stream().await;
+    server.shutdown.cancel();
+    assert!(stream.rest().await.is_empty());
+    let (reason, facts) = reason_of(&stream.status()).unwrap();
+    assert_eq!((reason.as_str(), facts["retry"].as_str()), ("SHUTTING_DOWN", "safe"));
+    let (head, _) = soon(silent).await.unwrap();
+    assert_eq!(reason_of(&Status::from_header_map(&head).unwrap()).unwrap().0, "SHUTTING_DOWN");
+    drop((sender, waiting));
+    soon(server.task).await.unwrap().unwrap();
+}

@@ -168,6 +168,11 @@ impl Backup {
         Ok(Self { path: path.into(), file, header })
     }
 
+    /// Where it lies.
+    pub(in crate::cli) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Hands all of the stream to `take`, piece by piece.
     pub(in crate::cli) fn read(
         mut self,

@@ -124,12 +124,12 @@ pub(super) fn run_local(args: &Args, format: Format, console: &mut Console) -> R
 }
 
 /// An engine as a node has it.
-fn engine() -> Result<Engine, Error> {
+pub(super) fn engine() -> Result<Engine, Error> {
     Ok(Engine::new(Options { query_slots: 1, ..Options::default() })?)
 }
 
 /// Runs `work` on a thread with the stack that modules need, which the main thread of a process may not have.
-fn on_a_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+pub(super) fn on_a_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let builder = std::thread::Builder::new().name("module".into()).stack_size(2 * THREAD_STACK_BYTES);
         let thread = builder.spawn_scoped(scope, work).expect("the system has a thread to give");

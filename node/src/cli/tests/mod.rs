@@ -98,6 +98,7 @@ impl Shell {
         let (out, err) = (Kept::default(), Kept::default());
         let mut console = Console {
             stdin: Box::new(Cursor::new(self.stdin)),
+            in_is_terminal: self.terminal,
             out: Box::new(out.clone()),
             err: Box::new(err.clone()),
             out_is_terminal: self.terminal,

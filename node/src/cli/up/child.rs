@@ -120,8 +120,8 @@ impl Supervisor {
     /// Asks it to stop, and kills it if it does not.
     async fn stop(&self, child: &mut Child) {
         if let Some(pid) = child.id().and_then(|id| Pid::from_raw(id as i32)) {
-            // It may be gone already, which is what we want.
-            let _ = kill_process(pid, Signal::TERM);
+            // Not SIGTERM, after which it would wait for load balancers. It may be gone already, which is what we want.
+            let _ = kill_process(pid, Signal::INT);
         }
         if timeout(self.grace, child.wait()).await.is_err() {
             self.log.say(&format!("did not stop within {} s; killing it", self.grace.as_secs()));

@@ -111,7 +111,7 @@ async fn a_node_that_died_stays_dead_if_asked() {
 #[tokio::test]
 async fn a_node_is_asked_to_stop_and_says_its_last_words() {
     let (page, stop) = (Page::default(), watch::Sender::new(false));
-    let text = "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.01; done";
+    let text = "trap 'echo bye; exit 0' INT; echo up; while :; do sleep 0.01; done";
     let task = tokio::spawn(supervisor(script(text), &page).run(stop.subscribe()));
     page.shows("| up").await;
     stop.send_replace(true);
@@ -122,7 +122,7 @@ async fn a_node_is_asked_to_stop_and_says_its_last_words() {
 #[tokio::test]
 async fn a_node_that_does_not_stop_is_killed() {
     let (page, stop) = (Page::default(), watch::Sender::new(false));
-    let launch = script("trap '' TERM; echo up; while :; do sleep 0.01; done");
+    let launch = script("trap '' INT; echo up; while :; do sleep 0.01; done");
     let supervisor = Supervisor { grace: Duration::from_millis(50), ..supervisor(launch, &page) };
     let task = tokio::spawn(supervisor.run(stop.subscribe()));
     page.shows("| up").await;

@@ -1,0 +1,91 @@
+//! `balsa recover`: a stopped node becomes the only voter of a new cluster, when the majority of its own is lost for good.
+//!
+//! Something may be given up by that, and nobody can say how much: what the lost ones acknowledged and this one never got. So it says
+//! what it knows, and asks.
+
+use serde_json::json;
+
+use super::restore::configured;
+use super::{Console, Error, Exit, Format, serve};
+use crate::raft::types::Member;
+use crate::volume::recover::Survivor;
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    node: serve::Args,
+    /// Do it without asking
+    #[arg(long)]
+    yes: bool,
+}
+
+pub(super) fn run(args: &Args, format: Format, console: &mut Console) -> Result<Exit, Error> {
+    let config = configured(&args.node)?;
+    let dir = console.directory.join(&config.node.data_dir);
+    let name = &config.node.name;
+    let survivor = Survivor::open(&dir, name)?;
+    if format == Format::Text {
+        explain(&survivor, name, console);
+    }
+    if !args.yes {
+        if !console.in_is_terminal {
+            return Err(Error::NobodyToAsk);
+        }
+        if console.ask(&format!("To go on, type the node's name, {name}:"))? != *name {
+            console.note("nothing was changed");
+            return Ok(Exit::No);
+        }
+    }
+    let member = config.this_member();
+    let member = Member {
+        name: member.name.clone(),
+        peer_addr: member.peer_addr.clone(),
+        client_addr: member.client_addr.clone(),
+        kept: false,
+    };
+    let (old, last) = (survivor.cluster_id, survivor.last.index);
+    let cluster_id = survivor.recover(member)?;
+    match format {
+        Format::Json => console.json(&json!({
+            "name": name, "cluster_id": cluster_id.to_string(), "was": old.to_string(), "last_index": last,
+        }))?,
+        Format::Text => {
+            console.line(format!("{name} is the only voter of cluster {cluster_id}, which is new."))?;
+            console.line("Start it. Others join it, each with an empty data directory.")?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn explain(survivor: &Survivor, name: &str, console: &mut Console) {
+    let Survivor { cluster_id, last, committed, members, .. } = survivor;
+    let last = last.index;
+    console.note(&format!(
+        "{name} (node {}) of cluster {cluster_id}, whose members are, as far as it knows:",
+        survivor.node_id()
+    ));
+    for (id, member, votes) in members {
+        let role = if *votes { "voter" } else { "learner" };
+        let own = if *id == survivor.node_id() { ", this node" } else { "" };
+        console.note(&format!("  {}  {id}  {role}, {}{own}", member.name, member.peer_addr));
+    }
+    console.note(&format!("Its log ends with index {last}; it knows that {committed} is committed."));
+    let doubtful = last.saturating_sub(*committed);
+    let kept = match doubtful {
+        0 => String::new(),
+        _ => format!(
+            "\nKept: the {doubtful} entries after {committed}, of which it does not know whether they were committed. They will be, \
+             and commands among them whose clients were told nothing take effect."
+        ),
+    };
+    console.note(&format!(
+        "\nThis makes it the only voter of a new cluster.\n\
+         Given up: every entry after {last}. The others may have acknowledged such ones to clients, and nobody can say here how \
+         many.{kept}\n\
+         Never start the others with their data again: they are of the old cluster, which a majority of them would go on with, \
+         beside this one. With empty data directories they join the new one.\n\
+         If any of the others can be brought back, so that a majority is, do that instead. If several are left, recover the one \
+         whose log ends last."
+    ));
+}
