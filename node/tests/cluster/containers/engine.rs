@@ -93,18 +93,23 @@ fn find() -> Place {
     }
     // Short, as sockets' names have to be, and not in memory.
     let dir = PathBuf::from(format!("/var/tmp/balsa-test-{}", checkout()));
-    let docker = |verb| {
-        let mut command = Command::new(root().join(".ci/docker"));
-        command.arg(verb).arg(&dir).stdin(Stdio::null()).stdout(Stdio::null());
-        command
+    let docker = root().join(".ci/docker");
+    let may = |verb| {
+        let status = Command::new(&docker).arg(verb).arg(&dir).stdin(Stdio::null()).stdout(Stdio::null()).status();
+        match status.unwrap().code() {
+            Some(0) => true,
+            Some(FORBIDDEN) => false,
+            other => panic!("`.ci/docker {verb}` ended with {other:?}; see above"),
+        }
     };
-    run(docker("down"), "an engine that an earlier run has left is ended");
-    care(&lock, &format!("exec '{}' down '{}'", root().join(".ci/docker").display(), dir.display()));
-    let status = docker("up").status().unwrap();
-    if status.code() == Some(FORBIDDEN) {
+    // One that an earlier run has left.
+    if !may("down") {
         return Place::Forbidden;
     }
-    assert!(status.success(), "the container engine does not start; see above");
+    care(&lock, &format!("exec '{}' down '{}'", docker.display(), dir.display()));
+    if !may("up") {
+        return Place::Forbidden;
+    }
     build_image(Some(&dir));
     Place::Started(dir)
 }
