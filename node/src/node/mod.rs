@@ -123,7 +123,7 @@ impl std::fmt::Debug for Inner {
 }
 
 /// A client of another node's peer service.
-type PeerClient = peer::peer_client::PeerClient<tonic::transport::Channel>;
+type PeerClient = peer::peer_client::PeerClient<crate::raft::connection::Connection>;
 
 /// Who leads, as far as this node knows.
 enum Leader {

@@ -1,14 +1,15 @@
 //! Consensus: openraft, its types, and how nodes talk to each other.
 //!
 //! Reading order: [`types`] (openraft's parameters), [`codec`] (our protobuf forms), [`apply`] (the way from a committed
-//! entry to the state machine), [`network`] and [`peers`] (the way out), [`peer_service`] (the way in), [`read_index`] (when a
-//! query may read), [`clock`] (log time), [`bootstrap`] (how a cluster begins), [`exchange`] (how nodes find out that their
+//! entry to the state machine), [`network`], [`peers`] and [`connection`] (the way out), [`peer_service`] (the way in),
+//! [`read_index`] (when a query may read), [`clock`] (log time), [`bootstrap`] (how a cluster begins), [`exchange`] (how nodes find out that their
 //! states differ).
 
 pub mod apply;
 pub mod bootstrap;
 pub mod clock;
 pub mod codec;
+pub mod connection;
 pub mod exchange;
 pub mod network;
 pub mod peer_server;

@@ -23,9 +23,9 @@ use openraft::raft::{
 };
 use parking_lot::Mutex;
 use tonic::Streaming;
-use tonic::transport::Channel;
 
 use super::codec::Malformed;
+use super::connection::Connection;
 use super::peers::{Peers, Purpose};
 use super::snapshot::SnapshotData;
 use super::types::{LogId, Member, TypeConfig, Vote};
@@ -84,7 +84,7 @@ pub struct Link {
 type AppendResults<'s> = BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>;
 
 impl Link {
-    fn client(&self) -> Result<PeerClient<Channel>, RPCError<TypeConfig>> {
+    fn client(&self) -> Result<PeerClient<Connection>, RPCError<TypeConfig>> {
         self.peers.client(&self.addr, self.purpose).map_err(|error| Unreachable::new(&error).into())
     }
 

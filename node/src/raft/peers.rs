@@ -1,19 +1,20 @@
 //! Connections to the other nodes.
 //!
 //! One HTTP/2 connection per peer and purpose, shared by everything that talks to it: openraft asks for a new client at every
-//! vote, and heartbeats must not queue behind a snapshot. A connection that breaks is made anew on next use, and the peer's name
-//! is then resolved again. Every request says which cluster it belongs to, who sends it and who is meant, because names
-//! and addresses get reused by other pods; the receiver refuses what is not for it.
+//! vote, and heartbeats must not queue behind a snapshot. A connection that breaks, or leads to another node than the one that is
+//! meant, is made anew on next use, and the peer's name is then resolved again. Every request says which cluster it belongs to, who
+//! sends it and who is meant, because names and addresses get reused by other pods; the receiver refuses what is not for it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
+use super::connection::Connection;
 use crate::ids::{ClusterId, NodeId};
 use crate::measure::ReplicationMeter;
 use crate::proto::peer::peer_client::PeerClient;
@@ -35,6 +36,9 @@ pub enum Purpose {
 /// activations had.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// A connection that leads to the wrong node is kept for this long.
+const FORGET_AFTER: Duration = Duration::from_secs(1);
+
 const CLUSTER_KEY: &str = "balsa-cluster";
 const FROM_KEY: &str = "balsa-from";
 const TO_KEY: &str = "balsa-to";
@@ -47,8 +51,15 @@ pub struct Peers(Arc<Inner>);
 struct Inner {
     own: NodeId,
     cluster: OnceLock<ClusterId>,
-    channels: Mutex<HashMap<(String, Purpose), Channel>>,
+    channels: Mutex<HashMap<(String, Purpose), Made>>,
     meter: ReplicationMeter,
+}
+
+/// A channel, and since when there is one.
+#[derive(Debug)]
+struct Made {
+    channel: Channel,
+    at: Instant,
 }
 
 /// An address that cannot be one.
@@ -90,24 +101,26 @@ impl Peers {
     }
 
     /// A client for the node at `addr`.
-    pub fn client(&self, addr: &str, purpose: Purpose) -> Result<PeerClient<Channel>, BadAddress> {
+    pub fn client(&self, addr: &str, purpose: Purpose) -> Result<PeerClient<Connection>, BadAddress> {
         let mut channels = self.0.channels.lock();
         let channel = match channels.get(&(addr.to_owned(), purpose)) {
-            Some(channel) => channel.clone(),
+            Some(made) => made.channel.clone(),
             None => {
                 let channel = connect_lazily(addr)?;
-                channels.insert((addr.to_owned(), purpose), channel.clone());
+                channels.insert((addr.to_owned(), purpose), Made { channel: channel.clone(), at: Instant::now() });
                 channel
             }
         };
-        Ok(PeerClient::new(channel)
+        Ok(PeerClient::new(Connection { channel, addr: addr.to_owned(), peers: self.clone() })
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX))
     }
 
-    /// Gives up the connections to `addr`, so that the next use makes new ones and asks DNS again.
+    /// Gives up the connections to `addr`, so that the next use makes new ones and asks DNS again; but none that is new, since a
+    /// node that is no more what it was may be asked many times a second, and its name may be in caches for a while.
     pub fn forget(&self, addr: &str) {
-        self.0.channels.lock().retain(|(known, _), _| known != addr);
+        let mut channels = self.0.channels.lock();
+        channels.retain(|(known, _), made| known != addr || made.at.elapsed() < FORGET_AFTER);
     }
 
     /// `message` for the node `to`.

@@ -450,15 +450,7 @@ impl Node {
 
     /// What its HTTP port answers.
     pub(crate) async fn get(&self, path: &str) -> Option<String> {
-        let answer = async {
-            let mut stream = tokio::net::TcpStream::connect(self.http).await?;
-            let request = format!("GET {path} HTTP/1.1\r\nHost: balsa\r\nConnection: close\r\n\r\n");
-            stream.write_all(request.as_bytes()).await?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await?;
-            std::io::Result::Ok(answer)
-        };
-        tokio::time::timeout(Duration::from_secs(2), answer).await.ok()?.ok()
+        get(self.http, path).await
     }
 
     /// The most memory that its process ever held.
@@ -507,12 +499,29 @@ impl Node {
     }
 
     fn show_log(&self) {
-        let log = self.log();
-        let lines: Vec<_> = log.lines().collect();
-        eprintln!("--- the end of {}'s log", self.name);
-        let shown = &lines[lines.len().saturating_sub(LINES_SHOWN)..];
-        shown.iter().for_each(|line| eprintln!("{}", line.get(..LINE_BYTES_SHOWN).unwrap_or(line)));
+        show_end(&self.name, &self.log());
     }
+}
+
+/// Shows the end of a node's log.
+pub(crate) fn show_end(name: &str, log: &str) {
+    let lines: Vec<_> = log.lines().collect();
+    eprintln!("--- the end of {name}'s log");
+    let shown = &lines[lines.len().saturating_sub(LINES_SHOWN)..];
+    shown.iter().for_each(|line| eprintln!("{}", line.get(..LINE_BYTES_SHOWN).unwrap_or(line)));
+}
+
+/// What an HTTP port answers.
+pub(crate) async fn get(address: SocketAddr, path: &str) -> Option<String> {
+    let answer = async {
+        let mut stream = tokio::net::TcpStream::connect(address).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: balsa\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        std::io::Result::Ok(answer)
+    };
+    tokio::time::timeout(Duration::from_secs(2), answer).await.ok()?.ok()
 }
 
 /// A program that ended.

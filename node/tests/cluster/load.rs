@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use balsa::client::{Client, Error, Options, Read};
+use balsa::client::{Client, Endpoint, Error, Options, Read};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream;
@@ -45,25 +45,36 @@ impl Load {
     /// `count` clients, each at first with another node. Every second one is impatient: it gives up within an election and takes
     /// "unavailable" and "outcome unknown" for answers; the others retry until they know.
     pub(crate) fn start(cluster: &Cluster, count: usize, value_bytes: usize) -> Self {
-        Self::with(cluster, count, value_bytes, |number| {
-            Duration::from_millis(if number % 2 == 0 { 700 } else { 30_000 })
-        })
+        Self::start_at(cluster.client().endpoints(), "load", count, value_bytes)
     }
 
     /// The same, and all of them retry until they know.
     pub(crate) fn patient(cluster: &Cluster, count: usize, value_bytes: usize) -> Self {
-        Self::with(cluster, count, value_bytes, |_| Duration::from_secs(30))
+        Self::with(cluster.client().endpoints(), "load", count, value_bytes, |_| Duration::from_secs(30))
     }
 
-    fn with(cluster: &Cluster, count: usize, value_bytes: usize, patience: impl Fn(usize) -> Duration) -> Self {
+    /// As [`Load::start`] for the nodes at these addresses; the keys of Puts begin with `prefix`.
+    pub(crate) fn start_at(endpoints: &[Endpoint], prefix: &str, count: usize, value_bytes: usize) -> Self {
+        Self::with(endpoints, prefix, count, value_bytes, |number| {
+            Duration::from_millis(if number % 2 == 0 { 700 } else { 30_000 })
+        })
+    }
+
+    fn with(
+        endpoints: &[Endpoint],
+        prefix: &str,
+        count: usize,
+        value_bytes: usize,
+        patience: impl Fn(usize) -> Duration,
+    ) -> Self {
         let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let endpoints = cluster.client().endpoints().to_vec();
         let clients = (0..count).map(|number| {
-            let mut endpoints = endpoints.clone();
-            endpoints.rotate_left(number % 3);
+            let mut endpoints = endpoints.to_vec();
+            let first = number % endpoints.len();
+            endpoints.rotate_left(first);
             let client = Client::new(Options::new(endpoints, patience(number)));
             let (stop, acknowledged) = (Arc::clone(&stop), Arc::clone(&acknowledged));
-            tokio::spawn(work(number, client, value_bytes, stop, acknowledged))
+            tokio::spawn(work(format!("{prefix}/{number}"), client, value_bytes, stop, acknowledged))
         });
         let clients = clients.collect();
         Self { stop, acknowledged, clients }
@@ -93,13 +104,7 @@ impl Load {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Tally::default();
         for client in std::mem::take(&mut self.clients) {
-            let tally = client.await.unwrap();
-            all.added += tally.added;
-            all.perhaps += tally.perhaps;
-            all.refused += tally.refused;
-            all.unknown += tally.unknown;
-            all.longest = all.longest.max(tally.longest);
-            all.puts.extend(tally.puts);
+            all.join(client.await.unwrap());
         }
         all
     }
@@ -113,7 +118,7 @@ impl Drop for Load {
 }
 
 async fn work(
-    number: usize,
+    prefix: String,
     client: Client,
     value_bytes: usize,
     stop: Arc<AtomicBool>,
@@ -126,7 +131,7 @@ async fn work(
         }
         let begun = Instant::now();
         let told = match turn % PUT_EVERY {
-            0 => put(&client, &mut tally, format!("load/{number}/{turn}").into(), value_bytes).await,
+            0 => put(&client, &mut tally, format!("{prefix}/{turn}").into(), value_bytes).await,
             _ => add(&client, &mut tally, 1 + turn % 7).await,
         };
         match told {
@@ -168,12 +173,27 @@ fn value(key: &Bytes, bytes: usize) -> Bytes {
 }
 
 impl Tally {
+    /// Adds what other clients were told.
+    pub(crate) fn join(&mut self, other: Self) {
+        self.added += other.added;
+        self.perhaps += other.perhaps;
+        self.refused += other.refused;
+        self.unknown += other.unknown;
+        self.longest = self.longest.max(other.longest);
+        self.puts.extend(other.puts);
+    }
+
     /// No acknowledged write is lost, and none was applied twice.
     pub(crate) async fn assert_kept(&self, cluster: &Cluster, value_bytes: usize) {
-        let total = total(&cluster.client(), Read::Linearizable).await.unwrap();
+        let clients: Vec<_> = cluster.running().map(|node| node.client()).collect();
+        self.assert_kept_by(&clients, value_bytes).await;
+    }
+
+    /// The same for these nodes.
+    pub(crate) async fn assert_kept_by(&self, clients: &[Client], value_bytes: usize) {
+        let total = total(&clients[0], Read::Linearizable).await.unwrap();
         let (least, most) = (self.added, self.added + self.perhaps);
         assert!((least..=most).contains(&total), "{total} is not in {least}..={most}; {} calls refused", self.refused);
-        let clients: Vec<_> = cluster.running().map(|node| node.client()).collect();
         let reads = self.puts.iter().zip(clients.iter().cycle()).map(async |(key, client)| {
             let request = GetRequest { key: key.clone() }.encode_to_vec();
             let reply = client.query(GET, request, Read::Linearizable).await.unwrap();

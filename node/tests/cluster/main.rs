@@ -7,6 +7,8 @@
 //! those about the life of a module, [`volume`] is a node's files, [`abacus`] makes modules, [`witness`] clients that
 //! notice if the wrong one answers, and [`operator`] does what `balsa module` does.
 //!
+//! The same with machines of their own instead of processes, as far as a container is one: [`containers`].
+//!
 //! Tests take turns, since three nodes under load are all that two cores can carry ([`midway`]'s clusters share one: most of
 //! their time they wait for elections). None sleeps for a fixed time where there
 //! is a condition to wait for, and each wait has a deadline that only a broken cluster meets.
@@ -30,6 +32,7 @@ mod behind;
 mod clock;
 mod command_line;
 mod compared;
+mod containers;
 mod doors;
 mod edited;
 mod fenced;

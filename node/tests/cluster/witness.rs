@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use balsa::client::{Call, Client, Error, Kind, Options, RawCodec, Read, Reply};
+use balsa::client::{Call, Client, Endpoint, Error, Kind, Options, RawCodec, Read, Reply};
 use balsa::proto::command::Activation;
 use balsa::proto::command::activation::Outcome;
 use futures::future::BoxFuture;
@@ -18,12 +18,12 @@ use prost::Message;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tonic::client::Grpc;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
+use tonic::transport::Channel;
+use tonic::{Request, Status, transport};
 use tower::Service;
 
 use crate::abacus::{AddRequest, Reading, path, total};
-use crate::harness::{Cluster, Node, until};
+use crate::harness::{Cluster, until};
 use crate::operator::{activated, history_of};
 
 /// Of this many calls one is a query.
@@ -68,13 +68,18 @@ struct Answer {
 impl Witnesses {
     /// `count` clients of the package's abacus; `padding` makes their requests larger.
     pub(crate) async fn start(cluster: &Cluster, temper: Temper, count: usize, padding: usize) -> Self {
+        Self::start_at(cluster.client().endpoints(), temper, count, padding).await
+    }
+
+    /// The same for the nodes at these addresses.
+    pub(crate) async fn start_at(nodes: &[Endpoint], temper: Temper, count: usize, padding: usize) -> Self {
         let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let mut clients = Vec::new();
         for number in 0..count {
             let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
             let way = match temper {
-                Temper::Persistent => Way::retrying(cluster, number),
-                Temper::Strict => Way::strict(&cluster.nodes[number % cluster.nodes.len()]).await,
+                Temper::Persistent => Way::retrying(nodes, number),
+                Temper::Strict => Way::strict(&nodes[number % nodes.len()]).await,
             };
             clients.push(tokio::spawn(work(way, padding, stop, answered)));
         }
@@ -126,18 +131,18 @@ enum Way {
 }
 
 impl Way {
-    fn retrying(cluster: &Cluster, number: usize) -> Self {
-        let mut endpoints = cluster.client().endpoints().to_vec();
+    fn retrying(nodes: &[Endpoint], number: usize) -> Self {
+        let mut endpoints = nodes.to_vec();
         let first = number % endpoints.len();
         endpoints.rotate_left(first);
         let timeout = Duration::from_millis(if number.is_multiple_of(2) { 700 } else { 30_000 });
         Self::Retrying(Client::new(Options::new(endpoints, timeout)))
     }
 
-    async fn strict(node: &Node) -> Self {
+    async fn strict(node: &Endpoint) -> Self {
         let connections = Arc::new(AtomicU64::new(0));
-        let connect = Connect { address: node.address(), count: Arc::clone(&connections) };
-        let endpoint = Endpoint::from_shared(node.uri()).unwrap();
+        let connect = Connect { address: node.to_string(), count: Arc::clone(&connections) };
+        let endpoint = transport::Endpoint::from_shared(node.uri()).unwrap();
         let channel = endpoint.connect_with_connector(connect).await.unwrap();
         Self::Strict { channel, connections }
     }
@@ -237,8 +242,12 @@ fn call(query: bool, amount: u64, padding: usize) -> Call {
 impl Testimony {
     /// No acknowledged command is lost or doubled, every call was answered by the version of its index, and migrations have taken
     /// effect as often as the history says.
-    pub(crate) async fn assert_kept(mut self, cluster: &Cluster) {
-        let history = history_of(cluster, "abacus").await;
+    pub(crate) async fn assert_kept(self, cluster: &Cluster) {
+        self.assert_kept_since(history_of(cluster, "abacus").await, &cluster.client()).await;
+    }
+
+    /// The same, with what has become of the abacus as somebody else told it.
+    pub(crate) async fn assert_kept_since(mut self, history: Vec<Activation>, client: &Client) {
         for answer in self.commands.iter().chain(&self.queries) {
             assert_eq!(answer.reading.version, version_at(&history, answer.index), "{answer:?} {history:#?}");
         }
@@ -248,7 +257,7 @@ impl Testimony {
             let least = pair[0].reading.added() + pair[1].amount;
             assert!(pair[1].reading.added() >= least, "a command left no trace: {pair:?}");
         }
-        let total = total(&cluster.client(), "abacus").await.unwrap();
+        let total = total(client, "abacus").await.unwrap();
         let added: u64 = self.commands.iter().map(|answer| answer.amount).sum();
         let most = added + self.perhaps;
         assert!((added..=most).contains(&total.added()), "{total:?} is not in {added}..={most}");
