@@ -3,10 +3,11 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use balsa::client::{Client, Endpoint, Options};
-use balsa::proto::admin::{NodeStatus, StatusResponse};
+use balsa::proto::admin::{ClusterMember, NodeStatus, StatusResponse};
 use futures::future::join_all;
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -44,7 +45,7 @@ pub(super) struct Fleet {
     /// Which was given last.
     host: u8,
     engine: Engine,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// A container and its volume.
@@ -103,7 +104,7 @@ impl Fleet {
             // Docker has the first for the bridge.
             host: 1,
             engine,
-            _dir: dir,
+            dir,
         };
         fleet.turn_files();
         fleet
@@ -155,6 +156,41 @@ impl Fleet {
         docker(&[&["create"], &labels[..], &identity, &reached, &rights, &mounts, &[&engine.image]].concat()).await;
     }
 
+    /// Removes a node's container and volume, and gives its name to a new one.
+    pub(super) async fn renew(&mut self, at: usize) {
+        self.nodes[at].delete().await;
+        let name = self.nodes[at].name.clone();
+        self.nodes[at] = self.make(&name).await;
+    }
+
+    /// Removes the last node for good.
+    pub(super) async fn delete_last(&mut self) {
+        self.nodes.pop().expect("there is one").delete().await;
+    }
+
+    /// What is on a node's volume just now: the node is stopped for it.
+    pub(super) async fn copy_of_volume(&mut self, at: usize) -> PathBuf {
+        assert_eq!(self.stop(at).await, 0);
+        let copy = self.dir.path().join("volume.tar");
+        let container = &self.nodes[at].container;
+        shell(&format!("docker cp '{container}:{DATA}/data' - > '{}'", copy.display())).await;
+        self.restart(at).await;
+        self.ready().await;
+        copy
+    }
+
+    /// Starts a container that was killed with that on its volume instead.
+    pub(super) async fn put_back(&mut self, at: usize, copy: &Path) {
+        let Node { name, container, address, .. } = self.nodes[at].clone();
+        self.nodes[at].delete().await;
+        let volume = format!("{container}-data-of-before");
+        let mut node = Node { name, container, volume, address, answers: false };
+        self.create(&node).await;
+        shell(&format!("docker cp - '{}:{DATA}' < '{}'", node.container, copy.display())).await;
+        node.start().await;
+        self.nodes[at] = node;
+    }
+
     fn next_address(&mut self) -> Ipv4Addr {
         self.host += 1;
         let [a, b, c] = self.subnet;
@@ -166,6 +202,12 @@ impl Fleet {
     /// Gives all nodes a module's file, the way that the kubelet does.
     pub(super) fn swap(&mut self, name: &str, wasm: &[u8]) {
         self.modules.iter_mut().find(|(module, _)| module == name).expect("a module of this name").1 = wasm.to_vec();
+        self.turn_files();
+    }
+
+    /// Changes `replicas` in every node's configuration.
+    pub(super) fn want_replicas(&mut self, replicas: usize) {
+        self.replicas = replicas;
         self.turn_files();
     }
 
@@ -204,6 +246,11 @@ impl Fleet {
     /// Starts a container that has ended, with the address that it has.
     pub(super) async fn restart(&mut self, at: usize) {
         self.nodes[at].start().await;
+    }
+
+    /// Returns once the container has ended by itself, with its exit code.
+    pub(super) async fn ended(&mut self, at: usize) -> i32 {
+        self.nodes[at].ended().await
     }
 
     pub(super) async fn pause(&mut self, at: usize) {
@@ -280,6 +327,18 @@ impl Fleet {
             let agree = said.iter().all(|(_, one)| (one.term, one.leader_id) == (first.term, first.leader_id));
             let leader = said.iter().find(|(_, one)| one.id == first.leader_id && one.role == "leader");
             leader.filter(|_| agree).map(|(at, _)| *at)
+        })
+        .await
+    }
+
+    /// The ids of the members, once they have these names and all of them vote.
+    pub(super) async fn voters(&self, names: &[&str]) -> Vec<u64> {
+        until(&format!("the members are {names:?}, all of them voters"), async || {
+            let members = self.client().members().await.ok()?.members;
+            let is =
+                |(member, name): (&ClusterMember, &&str)| member.name == **name && member.voter && member.reachable;
+            let all = members.len() == names.len() && members.iter().zip(names).all(is);
+            all.then(|| members.iter().map(|member| member.id).collect())
         })
         .await
     }
@@ -373,6 +432,25 @@ impl Node {
         docker(&["start", &self.container]).await;
         self.answers = true;
     }
+
+    /// Returns once it has ended by itself, with its exit code.
+    pub(super) async fn ended(&mut self) -> i32 {
+        let code = docker(&["wait", &self.container]).await;
+        self.answers = false;
+        code.parse().unwrap()
+    }
+
+    /// Removes the container and its volume.
+    pub(super) async fn delete(&self) {
+        docker(&["rm", "--force", &self.container]).await;
+        docker(&["volume", "rm", &self.volume]).await;
+    }
+
+    /// What it has logged, over all its lives.
+    pub(super) async fn log(&self) -> String {
+        try_docker(&["logs", &self.container]).await.err
+    }
+
     /// Whether the node wants clients to come.
     pub(super) async fn is_ready(&self) -> bool {
         let http = SocketAddr::from((self.address, HTTP_PORT));
@@ -397,6 +475,12 @@ pub(super) async fn try_docker(arguments: &[&str]) -> Ran {
     let mut command = Command::new("docker");
     command.args(arguments).stdin(std::process::Stdio::null());
     run(command).await
+}
+
+async fn shell(script: &str) {
+    let mut command = Command::new("sh");
+    command.args(["-c", script]);
+    run(command).await.ends(0);
 }
 
 /// A network without a way out, with addresses that this machine does not use yet.

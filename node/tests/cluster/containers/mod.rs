@@ -11,4 +11,5 @@ mod engine;
 mod fleet;
 
 mod faults;
+mod members;
 mod swapped;
