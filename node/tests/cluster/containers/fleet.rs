@@ -168,6 +168,35 @@ impl Fleet {
         self.nodes.pop().expect("there is one").delete().await;
     }
 
+    /// Has a client write a backup, and returns where it is.
+    pub(super) async fn back_up(&self) -> PathBuf {
+        let place = self.dir.path().join("backup");
+        fs::create_dir(&place).unwrap();
+        // For the container's user.
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o777)).unwrap();
+        let mount = format!("{}:/backup", place.display());
+        self.balsa_with(&["--volume", &mount], &["backup", "/backup/state"]).await.ends(0);
+        place
+    }
+
+    /// Removes all nodes and volumes, restores the backup to the first of new ones, and starts all.
+    pub(super) async fn begin_again_with(&mut self, backup: &Path) {
+        for node in std::mem::take(&mut self.nodes) {
+            node.delete().await;
+        }
+        let mut first = self.node("balsa-0");
+        self.create(&first).await;
+        let data = format!("{}:{DATA}", first.volume);
+        let (files, backup) = (self.files_mount(), format!("{}:/backup:ro", backup.display()));
+        let mounts = ["--hostname", "balsa-0", "--volume", &data, "--volume", &files, "--volume", &backup];
+        self.balsa_with(&mounts, &["restore", "/backup/state", "--config", "/etc/balsa/balsa.toml"]).await.ends(0);
+        first.start().await;
+        self.nodes.push(first);
+        self.add(2).await;
+        self.voters(&["balsa-0", "balsa-1", "balsa-2"]).await;
+        self.ready().await;
+    }
+
     /// What is on a node's volume just now: the node is stopped for it.
     pub(super) async fn copy_of_volume(&mut self, at: usize) -> PathBuf {
         assert_eq!(self.stop(at).await, 0);
@@ -223,7 +252,9 @@ impl Fleet {
             self.modules.iter().map(|(name, _)| format!("[[module]]\nname = {name:?}\npath = \"{name}.wasm\"\n"));
         let replicas = "replicas = 3";
         assert!(TOML.contains(replicas), "docker/balsa.toml is for three nodes");
-        format!("{}\n{}", TOML.replace(replicas, &format!("replicas = {}", self.replicas)), modules.collect::<String>())
+        // Nobody here finds nodes by their readiness, so none has to wait until that is noticed.
+        let toml = TOML.replace("[node]\n", "[node]\ndrain_wait_ms = 200\n");
+        format!("{}\n{}", toml.replace(replicas, &format!("replicas = {}", self.replicas)), modules.collect::<String>())
     }
 
     // --- What happens to containers --------------------------------------------------------------------------------------

@@ -12,4 +12,5 @@ mod fleet;
 
 mod faults;
 mod members;
+mod restored;
 mod swapped;
