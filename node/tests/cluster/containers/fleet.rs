@@ -3,10 +3,11 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use balsa::client::{Client, Endpoint, Options};
-use balsa::proto::admin::{NodeStatus, StatusResponse};
+use balsa::proto::admin::{ClusterMember, NodeStatus, StatusResponse};
 use futures::future::join_all;
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -44,7 +45,7 @@ pub(super) struct Fleet {
     /// Which was given last.
     host: u8,
     engine: Engine,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// A container and its volume.
@@ -103,7 +104,7 @@ impl Fleet {
             // Docker has the first for the bridge.
             host: 1,
             engine,
-            _dir: dir,
+            dir,
         };
         fleet.turn_files();
         fleet
@@ -155,6 +156,70 @@ impl Fleet {
         docker(&[&["create"], &labels[..], &identity, &reached, &rights, &mounts, &[&engine.image]].concat()).await;
     }
 
+    /// Removes a node's container and volume, and gives its name to a new one.
+    pub(super) async fn renew(&mut self, at: usize) {
+        self.nodes[at].delete().await;
+        let name = self.nodes[at].name.clone();
+        self.nodes[at] = self.make(&name).await;
+    }
+
+    /// Removes the last node for good.
+    pub(super) async fn delete_last(&mut self) {
+        self.nodes.pop().expect("there is one").delete().await;
+    }
+
+    /// Has a client write a backup, and returns where it is.
+    pub(super) async fn back_up(&self) -> PathBuf {
+        let place = self.dir.path().join("backup");
+        fs::create_dir(&place).unwrap();
+        // For the container's user.
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o777)).unwrap();
+        let mount = format!("{}:/backup", place.display());
+        self.balsa_with(&["--volume", &mount], &["backup", "/backup/state"]).await.ends(0);
+        place
+    }
+
+    /// Removes all nodes and volumes, restores the backup to the first of new ones, and starts all.
+    pub(super) async fn begin_again_with(&mut self, backup: &Path) {
+        for node in std::mem::take(&mut self.nodes) {
+            node.delete().await;
+        }
+        let mut first = self.node("balsa-0");
+        self.create(&first).await;
+        let data = format!("{}:{DATA}", first.volume);
+        let (files, backup) = (self.files_mount(), format!("{}:/backup:ro", backup.display()));
+        let mounts = ["--hostname", "balsa-0", "--volume", &data, "--volume", &files, "--volume", &backup];
+        self.balsa_with(&mounts, &["restore", "/backup/state", "--config", "/etc/balsa/balsa.toml"]).await.ends(0);
+        first.start().await;
+        self.nodes.push(first);
+        self.add(2).await;
+        self.voters(&["balsa-0", "balsa-1", "balsa-2"]).await;
+        self.ready().await;
+    }
+
+    /// What is on a node's volume just now: the node is stopped for it.
+    pub(super) async fn copy_of_volume(&mut self, at: usize) -> PathBuf {
+        assert_eq!(self.stop(at).await, 0);
+        let copy = self.dir.path().join("volume.tar");
+        let container = &self.nodes[at].container;
+        shell(&format!("docker cp '{container}:{DATA}/data' - > '{}'", copy.display())).await;
+        self.restart(at).await;
+        self.ready().await;
+        copy
+    }
+
+    /// Starts a container that was killed with that on its volume instead.
+    pub(super) async fn put_back(&mut self, at: usize, copy: &Path) {
+        let Node { name, container, address, .. } = self.nodes[at].clone();
+        self.nodes[at].delete().await;
+        let volume = format!("{container}-data-of-before");
+        let mut node = Node { name, container, volume, address, answers: false };
+        self.create(&node).await;
+        shell(&format!("docker cp - '{}:{DATA}' < '{}'", node.container, copy.display())).await;
+        node.start().await;
+        self.nodes[at] = node;
+    }
+
     fn next_address(&mut self) -> Ipv4Addr {
         self.host += 1;
         let [a, b, c] = self.subnet;
@@ -166,6 +231,12 @@ impl Fleet {
     /// Gives all nodes a module's file, the way that the kubelet does.
     pub(super) fn swap(&mut self, name: &str, wasm: &[u8]) {
         self.modules.iter_mut().find(|(module, _)| module == name).expect("a module of this name").1 = wasm.to_vec();
+        self.turn_files();
+    }
+
+    /// Changes `replicas` in every node's configuration.
+    pub(super) fn want_replicas(&mut self, replicas: usize) {
+        self.replicas = replicas;
         self.turn_files();
     }
 
@@ -181,7 +252,9 @@ impl Fleet {
             self.modules.iter().map(|(name, _)| format!("[[module]]\nname = {name:?}\npath = \"{name}.wasm\"\n"));
         let replicas = "replicas = 3";
         assert!(TOML.contains(replicas), "docker/balsa.toml is for three nodes");
-        format!("{}\n{}", TOML.replace(replicas, &format!("replicas = {}", self.replicas)), modules.collect::<String>())
+        // Nobody here finds nodes by their readiness, so none has to wait until that is noticed.
+        let toml = TOML.replace("[node]\n", "[node]\ndrain_wait_ms = 200\n");
+        format!("{}\n{}", toml.replace(replicas, &format!("replicas = {}", self.replicas)), modules.collect::<String>())
     }
 
     // --- What happens to containers --------------------------------------------------------------------------------------
@@ -204,6 +277,11 @@ impl Fleet {
     /// Starts a container that has ended, with the address that it has.
     pub(super) async fn restart(&mut self, at: usize) {
         self.nodes[at].start().await;
+    }
+
+    /// Returns once the container has ended by itself, with its exit code.
+    pub(super) async fn ended(&mut self, at: usize) -> i32 {
+        self.nodes[at].ended().await
     }
 
     pub(super) async fn pause(&mut self, at: usize) {
@@ -280,6 +358,18 @@ impl Fleet {
             let agree = said.iter().all(|(_, one)| (one.term, one.leader_id) == (first.term, first.leader_id));
             let leader = said.iter().find(|(_, one)| one.id == first.leader_id && one.role == "leader");
             leader.filter(|_| agree).map(|(at, _)| *at)
+        })
+        .await
+    }
+
+    /// The ids of the members, once they have these names and all of them vote.
+    pub(super) async fn voters(&self, names: &[&str]) -> Vec<u64> {
+        until(&format!("the members are {names:?}, all of them voters"), async || {
+            let members = self.client().members().await.ok()?.members;
+            let is =
+                |(member, name): (&ClusterMember, &&str)| member.name == **name && member.voter && member.reachable;
+            let all = members.len() == names.len() && members.iter().zip(names).all(is);
+            all.then(|| members.iter().map(|member| member.id).collect())
         })
         .await
     }
@@ -373,6 +463,25 @@ impl Node {
         docker(&["start", &self.container]).await;
         self.answers = true;
     }
+
+    /// Returns once it has ended by itself, with its exit code.
+    pub(super) async fn ended(&mut self) -> i32 {
+        let code = docker(&["wait", &self.container]).await;
+        self.answers = false;
+        code.parse().unwrap()
+    }
+
+    /// Removes the container and its volume.
+    pub(super) async fn delete(&self) {
+        docker(&["rm", "--force", &self.container]).await;
+        docker(&["volume", "rm", &self.volume]).await;
+    }
+
+    /// What it has logged, over all its lives.
+    pub(super) async fn log(&self) -> String {
+        try_docker(&["logs", &self.container]).await.err
+    }
+
     /// Whether the node wants clients to come.
     pub(super) async fn is_ready(&self) -> bool {
         let http = SocketAddr::from((self.address, HTTP_PORT));
@@ -397,6 +506,12 @@ pub(super) async fn try_docker(arguments: &[&str]) -> Ran {
     let mut command = Command::new("docker");
     command.args(arguments).stdin(std::process::Stdio::null());
     run(command).await
+}
+
+async fn shell(script: &str) {
+    let mut command = Command::new("sh");
+    command.args(["-c", script]);
+    run(command).await.ends(0);
 }
 
 /// A network without a way out, with addresses that this machine does not use yet.

@@ -11,4 +11,6 @@ mod engine;
 mod fleet;
 
 mod faults;
+mod members;
+mod restored;
 mod swapped;
