@@ -1,7 +1,10 @@
 """What no schema says: that the objects of an overlay fit together, and that they fit balsa.toml. `problems` lists what does not."""
 
+import re
 import tomllib
+from pathlib import Path
 
+DOCKERFILE = Path(__file__).parents[2] / "docker/Dockerfile"
 SERVER = {"app.kubernetes.io/name": "balsa", "app.kubernetes.io/component": "server"}
 CLIENT = {"app.kubernetes.io/name": "balsa", "app.kubernetes.io/component": "client"}
 # Of a container's port, the key of balsa.toml that says where the node listens.
@@ -163,7 +166,9 @@ def files(o, server, config, toml):
     container = server["spec"]["containers"][0]
     mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
     args = container["args"]
-    o.expect(args[0] == "serve" and args[args.index("--config") + 1] == f"{mounts['config']}/balsa.toml", "--config is not what is mounted")
+    o.expect(args == ["serve"], "the node is started with other arguments than the image's")
+    named = re.search(r"^ENV BALSA_CONFIG=(.*)$", DOCKERFILE.read_text(), re.MULTILINE)
+    o.expect(named and named[1] == f"{mounts['config']}/balsa.toml", "the image's BALSA_CONFIG is not what is mounted")
     o.expect(toml["node"]["data_dir"].startswith(mounts["data"] + "/"), "balsa.toml: data_dir is not on the volume")
     keys = set(config["data"]) | set(config.get("binaryData", {}))
     paths = {module["path"] for module in toml.get("module", [])}
