@@ -424,10 +424,10 @@ impl Fleet {
     async fn balsa_with(&self, options: &[&str], arguments: &[&str]) -> Ran {
         let names: Vec<_> = self.nodes.iter().map(|node| format!("{}:{CLIENT_PORT}", node.name)).collect();
         let endpoints = format!("BALSA_ENDPOINTS={}", names.join(","));
+        let endpoints: &[&str] = if names.is_empty() { &[] } else { &["--env", &endpoints] };
         let Self { engine, network, run, .. } = self;
-        let container =
-            ["run", "--rm", "--network", network, "--label", &engine.label, "--label", run, "--env", &endpoints];
-        try_docker(&[&container, options, &[&engine.image], arguments].concat()).await
+        let container = ["run", "--rm", "--network", network, "--label", &engine.label, "--label", run];
+        try_docker(&[&container, endpoints, options, &[&engine.image], arguments].concat()).await
     }
 
     /// All containers of this cluster, by name.
