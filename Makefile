@@ -64,7 +64,8 @@ setup-manifests:
 setup-modules:
 	@.ci/setup build modules
 
-# Paths of this machine are taken out, so that the same sources give the same module anywhere.
+# Paths of this machine are taken out of what modules say in panics. (Cargo still orders functions by a hash of these arguments, so
+# that two checkouts give modules of other bytes.)
 BUILD_WASM_IN = CARGO_ENCODED_RUSTFLAGS="$$(printf '%s\037%s' --remap-path-prefix=$(CURDIR)=/balsa \
 	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo)" \
 	$(CARGO) build $(LOCKED) --profile wasm --target wasm32-wasip1 --target-dir
@@ -109,7 +110,7 @@ test-manifests: setup-manifests default-module # Test the manifests and the scri
 .PHONY: shipped-module
 shipped-module: default-module # Renew k8s/base/kvstore.wasm
 	@install -m 644 "$(BALSA_KVSTORE_WASM)" k8s/base/kvstore.wasm
-	@k8s/tests/toolchain >k8s/tests/kvstore.toolchain
+	@k8s/tests/sources >k8s/tests/kvstore.sources
 
 check: setup-check default-module ## Check formatting, features, lints and documentation; changes nothing
 	$(call say,formatting)
