@@ -120,7 +120,7 @@ check: setup-check default-module ## Check formatting, features, lints and docum
 	$(call say,lints)
 	@$(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings
 	$(call say,documentation)
-	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --workspace --no-deps --document-private-items
+	@RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc $(LOCKED) --workspace --no-deps --document-private-items
 
 bench: release ## Measure a local cluster of release binaries; BENCH_ARGS="..." goes to balsa bench
 	@.ci/bench "$(RELEASE)" $(BENCH_ARGS)

@@ -14,7 +14,7 @@
 //! are missing. So [`Recipe::load`] refuses a module's file that cannot be taken, and [`Recipe::settings`] does not look at any.
 //!
 //! What differs between nodes follows from the node's ordinal through [`template`]s, so every node can work out every other's
-//! addresses from the same file: [`Config::members`] is who founds the cluster.
+//! addresses from the same file: [`Cluster::members`] is who founds the cluster.
 //!
 //! What can change the result of a command (`[limits]`, `[[module]]`) is only *proposed* here; see [`schema::Obeyed`].
 

@@ -531,7 +531,7 @@ pub fn bytes(value: u64) -> String {
     unit.map_or_else(|| format!("{value} B"), |(name, size)| format!("{} {name}", value / size))
 }
 
-/// What [`bytes`] wrote, read back; also with no unit.
+/// What [`bytes()`] wrote, read back; also with no unit.
 pub fn parse_bytes(text: &str) -> Option<u64> {
     let digits = text.trim().find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.trim().len());
     let (number, unit) = text.trim().split_at(digits);

@@ -1,6 +1,6 @@
 //! What this node's files ask for, and every change of it.
 //!
-//! `balsa.toml` and the modules' files may change while the node runs, and nobody tells it. [`watch`] starts a thread that looks, and
+//! `balsa.toml` and the modules' files may change while the node runs, and nobody tells it. [`watch()`] starts a thread that looks, and
 //! what it finds is a [`Wanted`]: a wish for the replicated part (modules and limits), which each node announces and the leader
 //! proposes when a majority of the voters has the same one ([`agreed`]), and what this node itself makes of the rest. Nothing in
 //! here changes what is served: files only propose, the log decides.
