@@ -253,15 +253,17 @@ async fn an_old_connection_takes_no_new_calls_and_those_on_it_end() {
 
 #[tokio::test]
 async fn a_client_whose_connections_grow_old_notices_nothing() {
+    const AGE: Duration = Duration::from_millis(10);
     let fake = Fake::serving(&[&TEST]);
-    let server = Server::with(fake, |options| options.connection_age = Some(Duration::from_millis(10))).await;
+    let server = Server::with(fake, |options| options.connection_age = Some(AGE)).await;
     let endpoint = crate::client::Endpoint::new("127.0.0.1", server.addr.port());
     let client = crate::client::Client::new(crate::client::Options::new(vec![endpoint], super::PATIENCE));
-    for number in 0..300_u32 {
-        let message = number.to_string();
+    // One call after the other, so that there is always one that meets the end of its connection.
+    let begun = Instant::now();
+    while begun.elapsed() < 30 * AGE {
+        let message = begun.elapsed().as_nanos().to_string();
         let reply = client.command(PUT, message.clone().into_bytes()).await.unwrap();
         assert_eq!(reply.message, message.as_bytes());
-        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 

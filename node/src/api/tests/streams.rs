@@ -68,6 +68,16 @@ impl Reading {
         let (head, body) = soon(self.0).await.into_parts();
         (head.headers, Stream { body, held: BytesMut::new(), trailers: HeaderMap::new() })
     }
+
+    /// The same of a stream whose first message is `one`, and who sends the others.
+    async fn begin_with_one(self, server: &Server) -> (HeaderMap, Stream, Arc<Sender>) {
+        let ((head, stream), sender) = tokio::join!(self.begin(), async {
+            let sender = server.fake.next_stream().await;
+            sender.send("one".into(), in_time()).unwrap();
+            sender
+        });
+        (head, stream, sender)
+    }
 }
 
 /// Messages taken out of a body as they come.
@@ -111,12 +121,7 @@ impl Stream {
 async fn messages_come_as_they_are_made_and_then_the_status() {
     let server = server().await;
     let reading = watch(&server, &[]).await;
-    let (stream, sender) = tokio::join!(reading.begin(), async {
-        let sender = server.fake.next_stream().await;
-        sender.send("one".into(), in_time()).unwrap();
-        sender
-    });
-    let (head, mut stream) = stream;
+    let (head, mut stream, sender) = reading.begin_with_one(&server).await;
     assert_eq!((&head["balsa-index"], &head["balsa-node"]), (&"7".parse().unwrap(), &"balsa-0".parse().unwrap()));
     assert_eq!(stream.next().await.unwrap(), "one");
     sender.send("".into(), in_time()).unwrap();
@@ -232,11 +237,7 @@ async fn a_slow_client_stops_the_query_and_gets_everything_when_it_goes_on() {
 async fn a_client_that_hangs_up_ends_the_query() {
     let server = server().await;
     let reading = watch(&server, &[]).await;
-    let ((_, stream), sender) = tokio::join!(reading.begin(), async {
-        let sender = server.fake.next_stream().await;
-        sender.send("one".into(), in_time()).unwrap();
-        sender
-    });
+    let (_, stream, sender) = reading.begin_with_one(&server).await;
     let message = Bytes::from(vec![b'm'; STREAM_BYTES_MAX]);
     let waiting = thread::spawn(move || while sender.send(message.clone(), in_time()) != Err(Undelivered::Gone) {});
     drop(stream);
@@ -312,12 +313,7 @@ async fn many_small_messages_share_frames() {
 async fn a_stream_ends_when_the_node_stops_and_says_that_another_one_may_be_asked() {
     let server = server().await;
     let reading = watch(&server, &[]).await;
-    let (stream, sender) = tokio::join!(reading.begin(), async {
-        let sender = server.fake.next_stream().await;
-        sender.send("one".into(), in_time()).unwrap();
-        sender
-    });
-    let mut stream = stream.1;
+    let (_, mut stream, sender) = reading.begin_with_one(&server).await;
     assert_eq!(stream.next().await.unwrap(), "one");
     let silent = watch(&server, &[]).await;
     let silent = tokio::spawn(silent.begin());
