@@ -4,6 +4,7 @@ pub(crate) mod exposition;
 mod rows;
 mod section;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -26,6 +27,21 @@ pub(crate) fn engine() -> Engine {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
     let options = Options { query_slots: 2, memory_bytes_max: MEMORY_BYTES_MAX };
     ENGINE.get_or_init(|| Engine::new(options).expect("this machine can run wasm")).clone()
+}
+
+/// Holds what stands between the marks of a document to what is generated from `source`; `BALSA_UPDATE_DOCS=1` writes it there.
+pub(crate) fn assert_generated(document: &str, source: &str, generated: &str) {
+    const END: &str = "<!-- generated: end -->";
+    let begin = format!("<!-- generated from {source}: begin -->\n");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(document);
+    let text = fs::read_to_string(&path).unwrap();
+    let (before, rest) = text.split_once(&begin).expect("the document has the begin mark");
+    let (_, after) = rest.split_once(END).expect("the document has the end mark");
+    let current = format!("{before}{begin}\n{generated}{END}{after}");
+    if std::env::var_os("BALSA_UPDATE_DOCS").is_some() {
+        return fs::write(&path, &current).unwrap();
+    }
+    assert!(text == current, "run with BALSA_UPDATE_DOCS=1 to renew {document}");
 }
 
 /// Runs `test` on a thread with the stack that modules need.
@@ -63,7 +79,7 @@ pub(crate) fn counter_in_c() -> Vec<u8> {
 }
 
 fn read(path: &Path) -> Vec<u8> {
-    std::fs::read(path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()))
+    fs::read(path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()))
 }
 
 fn root() -> PathBuf {

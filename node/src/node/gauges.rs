@@ -39,6 +39,8 @@ impl Node {
         let status = self.own_status();
         self.set_raft_gauges(metrics, &status);
         self.set_peer_gauges(metrics);
+        set(&metrics.members_waiting, status.waiting.len());
+        set(&metrics.members_refused, status.candidates.len());
         self.set_log_gauges(metrics);
         self.set_state_gauges(metrics);
         self.set_queue_gauges(metrics);

@@ -71,6 +71,8 @@ async fn the_metrics_of_a_cluster_say_what_happens_and_clients_make_no_series() 
         ("balsa_ready", 1.0),
         ("balsa_raft_voters", 3.0),
         ("balsa_raft_voters_reachable", 3.0),
+        ("balsa_members_waiting", 0.0),
+        ("balsa_members_refused", 0.0),
         ("balsa_raft_leader_known", 1.0),
         ("balsa_fenced", 0.0),
         ("balsa_clock_off", 0.0),
@@ -112,6 +114,26 @@ async fn the_metrics_of_a_cluster_say_what_happens_and_clients_make_no_series() 
     assert_eq!(value(&after, "balsa_unknown_methods", &[]), 150.0);
     assert_eq!(series(&after).difference(&series(&seen)).collect::<Vec<_>>(), Vec::<&String>::new());
     assert!(series(&after).len() < 1000, "{}", series(&after).len());
+}
+
+#[tokio::test]
+async fn a_node_that_is_not_let_in_is_seen_on_both_sides() {
+    let mut cluster = Cluster::start(Setup { replicas: 1, spare: 1, ..Setup::default() }).await;
+    cluster.nodes[1].start();
+    let leaders = until("the leader has refused it", async || {
+        let leaders = families(&cluster.nodes[0]).await;
+        (value(&leaders, "balsa_members_refused", &[]) > 0.0).then_some(leaders)
+    })
+    .await;
+    assert_eq!(value(&leaders, "balsa_members_refused", &[]), 1.0);
+    assert_eq!(value(&leaders, "balsa_raft_role", &[("role", "leader")]), 1.0);
+    let own = until("it says that it asks", async || {
+        let own = families(&cluster.nodes[1]).await;
+        (value(&own, "balsa_raft_role", &[("role", "joining")]) > 0.0).then_some(own)
+    })
+    .await;
+    assert_eq!(own["balsa_raft_role"].samples.iter().map(|sample| sample.value).sum::<f64>(), 1.0);
+    assert_eq!(value(&own, "balsa_ready", &[]), 0.0);
 }
 
 #[tokio::test]

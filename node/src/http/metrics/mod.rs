@@ -31,7 +31,7 @@ use crate::service::Catalog;
 use crate::wasm::{Method, Module};
 
 /// The words of `balsa_raft_role`.
-pub const ROLES: [&str; 6] = ["leader", "follower", "candidate", "learner", "starting", "fenced"];
+pub const ROLES: [&str; 8] = ["leader", "follower", "candidate", "learner", "joining", "starting", "fenced", "stopped"];
 
 /// A gauge of seconds.
 type Seconds = Gauge<f64, AtomicU64>;
@@ -117,6 +117,8 @@ metrics! {
     raft_leader_changes: Counter = "raft_leader_changes", "Times that another node, or none, became the known leader";
     raft_voters: Gauge = "raft_voters", "Members of the cluster that vote, this node included if it does";
     raft_learners: Gauge = "raft_learners", "Members of the cluster that do not vote";
+    members_waiting: Gauge = "members_waiting", "On the leader: what it would change about the members, and cannot yet";
+    members_refused: Gauge = "members_refused", "On the leader: nodes that have asked to be let in within half a minute, and were refused";
     raft_voters_reachable: Gauge = "raft_voters_reachable", "Voters that this node has heard of in the last five seconds, itself included";
     raft_last_index: Gauge = "raft_last_index", "Last index of the node's log";
     raft_committed_index: Gauge = "raft_committed_index", "Last index known to be committed";
@@ -235,6 +237,7 @@ impl Metrics {
 
     /// `role` is one of [`ROLES`].
     pub fn set_role(&self, role: &str) {
+        debug_assert!(ROLES.contains(&role), "{role} is in no series");
         for name in ROLES {
             self.raft_role.get_or_create(&RoleLabels { role: name }).set(i64::from(name == role));
         }

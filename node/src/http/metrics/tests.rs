@@ -1,7 +1,5 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use tonic::Code;
@@ -97,17 +95,16 @@ fn the_methods_that_are_shown_are_those_of_the_catalog() {
 /// `docs/metrics.md` is generated: `BALSA_UPDATE_DOCS=1 cargo test -p balsa the_list_of_metrics` writes it.
 #[test]
 fn the_list_of_metrics_is_current() {
-    const BEGIN: &str = "<!-- generated from node/src/http/metrics/mod.rs: begin -->\n";
-    const END: &str = "<!-- generated: end -->";
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
-    let text = fs::read_to_string(&path).unwrap();
-    let (before, rest) = text.split_once(BEGIN).expect("the document has the begin mark");
-    let (_, after) = rest.split_once(END).expect("the document has the end mark");
-    let current = format!("{before}{BEGIN}\n{}{END}{after}", table());
-    if std::env::var_os("BALSA_UPDATE_DOCS").is_some() {
-        return fs::write(&path, &current).unwrap();
-    }
-    assert_eq!(text, current, "run with BALSA_UPDATE_DOCS=1 to renew it");
+    testing::assert_generated("metrics.md", "node/src/http/metrics/mod.rs", &table());
+}
+
+#[test]
+fn each_role_is_among_the_words_that_are_explained() {
+    let document = include_str!("../../../../docs/metrics.md");
+    let (_, words) = document.split_once("`role`:").expect("they are under Words");
+    let (words, _) = words.split_once('.').expect("it is a sentence");
+    let quoted: Vec<_> = words.split('`').skip(1).step_by(2).collect();
+    assert_eq!(quoted, ROLES);
 }
 
 fn table() -> String {
