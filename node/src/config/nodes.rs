@@ -338,8 +338,8 @@ fn check_sockets(sites: &[Site], settings: &Settings, findings: &mut Findings) {
         Some((first, second))
     });
     if let Some((first, second)) = twice.filter(|_| settings.is_set("node.socket")) {
-        let (first, second) = (first.name.clone(), second.name.clone());
-        let problem = Problem::SocketTwice { first, second, socket: sites[0].socket.display().to_string() };
+        let socket = first.socket.display().to_string();
+        let problem = Problem::SocketTwice { first: first.name.clone(), second: second.name.clone(), socket };
         findings.push(problem, settings.blame(&["node.socket"]));
     }
 }
