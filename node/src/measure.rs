@@ -4,8 +4,8 @@
 //! no allocation, no look-up. Prometheus' client has a histogram, but behind a lock; hence one of our own. How all of it is shown
 //! is `http/metrics.rs`'s business.
 //!
-//! Numbers of one histogram are read one after the other while others add to them, so a sum may be one observation ahead of its
-//! buckets. The count that is shown is the buckets' own, and never contradicts them.
+//! Numbers of one histogram are read one after the other while others add to them, so a sum may be of a few observations more or
+//! fewer than its buckets. The count that is shown is the buckets' own, and never contradicts them.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

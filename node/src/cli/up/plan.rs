@@ -172,7 +172,7 @@ impl Plan {
         let config = args.config.clone().unwrap_or_else(|| own.clone());
         let new = args.config.is_none() && !own.exists();
         // A wrong file is refused before a directory is made for it.
-        let names = if new { 0 } else { load(&config, &args.dir)?.sites.len() };
+        let count_before = if new { 0 } else { load(&config, &args.dir)?.sites.len() };
         let lock = lock(&args.dir)?;
         if new {
             let text = default_config(args.nodes.unwrap_or(NODES), args.port.unwrap_or(PORT));
@@ -198,7 +198,7 @@ impl Plan {
             }
         })?;
         if resized.is_some() {
-            set_aside(args.dir.as_path(), &loaded.sites[names.min(loaded.sites.len())..])?;
+            set_aside(&args.dir, &loaded.sites[count_before.min(loaded.sites.len())..])?;
         }
         let program = std::env::current_exe().map_err(|error| Refusal::Io { path: "balsa".into(), error })?;
         let (sites, warnings, built_in) = (loaded.sites, loaded.warnings, loaded.config.modules.is_empty());
