@@ -31,7 +31,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use error::{Error, Exit};
 pub use output::{Console, Format};
@@ -148,7 +149,7 @@ pub fn main() -> std::process::ExitCode {
 
 /// Runs `balsa` with `arguments` (the first is the program's name) on `console`.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, console: &mut Console) -> std::process::ExitCode {
-    let args = match Args::try_parse_from(arguments) {
+    let args = match parse(arguments) {
         Ok(args) => args,
         Err(error) => return console.usage(&error).into(),
     };
@@ -173,6 +174,21 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, console: &mut Console)
     }
 }
 
+fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Args, clap::Error> {
+    let mut command = without_empty_variables(Args::command());
+    let mut matches = command.try_get_matches_from_mut(arguments)?;
+    Args::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+}
+
+/// An empty variable is as good as none: it is what scripts, compose files and manifests make of a value that they do not have.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| {
+        let value = arg.get_env().and_then(std::env::var_os);
+        if value.is_some_and(|value| value.is_empty()) { arg.env(Resettable::Reset) } else { arg }
+    });
+    command.mut_subcommands(without_empty_variables)
+}
+
 /// Says what went wrong, if anything did.
 fn finish(result: Result<Exit, Error>, format: Format, console: &mut Console) -> Exit {
     match result.and_then(|exit| console.flush().map(|()| exit)) {
@@ -188,19 +204,20 @@ fn finish(result: Result<Exit, Error>, format: Format, console: &mut Console) ->
 
 /// One node is asked, so there is no cluster to be found first.
 fn run_health(args: &health::Health, global: &Global, console: &mut Console) -> Result<Exit, Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
-    let result = runtime.block_on(health::run(args, global.timeout, global.output, console));
-    runtime.shutdown_background();
-    result
+    block_on(health::run(args, global.timeout, global.output, console))
 }
 
 fn run_client(command: Command, global: &Global, console: &mut Console) -> Result<Exit, Error> {
     let mut session = Session::new(global, console)?;
+    block_on(run_in(command, &mut session)).map_err(|error| error.at(session.endpoints))
+}
+
+fn block_on(work: impl Future<Output = Result<Exit, Error>>) -> Result<Exit, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
-    let result = runtime.block_on(run_in(command, &mut session));
+    let result = runtime.block_on(work);
     // A lookup of a host name may still sit in a thread; nobody waits for it.
     runtime.shutdown_background();
-    result.map_err(|error| error.at(session.endpoints))
+    result
 }
 
 async fn run_in(command: Command, session: &mut Session<'_>) -> Result<Exit, Error> {

@@ -5,9 +5,7 @@
 
 use serde_json::json;
 
-use super::restore::configured;
 use super::{Console, Error, Exit, Format, serve};
-use crate::raft::types::Member;
 use crate::volume::recover::Survivor;
 
 /// Arguments.
@@ -21,11 +19,11 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, format: Format, console: &mut Console) -> Result<Exit, Error> {
-    let config = configured(&args.node)?;
+    let config = args.node.configuration()?;
     let dir = console.directory.join(&config.node.data_dir);
     let name = &config.node.name;
     let survivor = Survivor::open(&dir, name)?;
-    if format == Format::Text {
+    if format == Format::Text || !args.yes {
         explain(&survivor, name, console);
     }
     if !args.yes {
@@ -37,15 +35,8 @@ pub(super) fn run(args: &Args, format: Format, console: &mut Console) -> Result<
             return Ok(Exit::No);
         }
     }
-    let member = config.this_member();
-    let member = Member {
-        name: member.name.clone(),
-        peer_addr: member.peer_addr.clone(),
-        client_addr: member.client_addr.clone(),
-        kept: false,
-    };
     let (old, last) = (survivor.cluster_id, survivor.last.index);
-    let cluster_id = survivor.recover(member)?;
+    let cluster_id = survivor.recover(config.this_member().into())?;
     match format {
         Format::Json => console.json(&json!({
             "name": name, "cluster_id": cluster_id.to_string(), "was": old.to_string(), "last_index": last,

@@ -10,7 +10,6 @@ use serde_json::json;
 use super::backup::{Backup, stream_error};
 use super::module::{engine, on_a_deep_stack};
 use super::{Console, Error, Exit, Format, serve};
-use crate::config;
 use crate::raft::types::Member;
 use crate::volume::restore::{Draft, Restored};
 
@@ -28,18 +27,11 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, format: Format, console: &mut Console) -> Result<Exit, Error> {
-    let node = configured(&args.node)?;
+    let node = args.node.configuration()?;
     let backup = Backup::open(&console.directory.join(&args.file))?;
     let (from, made_ms) = (backup.header.cluster_id.clone(), backup.header.made_ms);
     let dir = console.directory.join(&node.node.data_dir);
-    let member = node.this_member();
-    let member = Member {
-        name: member.name.clone(),
-        peer_addr: member.peer_addr.clone(),
-        client_addr: member.client_addr.clone(),
-        kept: false,
-    };
-    let name = member.name.clone();
+    let (member, name) = (node.this_member().into(), &node.node.name);
     let note = &mut |text: String| console.note(&text);
     let Restored { cluster_id, node_id, index } = on_a_deep_stack(|| restore(backup, &dir, member, note))?;
     match format {
@@ -79,10 +71,4 @@ fn restore(
         crate::volume::Error::Snapshot(error) => Error::Backup(stream_error(&path)(error)),
         error => error.into(),
     })
-}
-
-/// The configuration of the node that `serve` would run with these arguments.
-pub(super) fn configured(args: &serve::Args) -> Result<config::Config, Error> {
-    let loaded = args.recipe().settings();
-    loaded.map(|loaded| loaded.config).map_err(|errors| Error::Configuration(errors.to_string().trim_end().to_owned()))
 }

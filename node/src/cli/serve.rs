@@ -15,14 +15,14 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, reload};
 
 use super::config::{load_to_run, refuse, warn};
-use crate::config::{self, LogFormat, Overrides, Recipe};
+use crate::config::{self, ConfigErrors, LogFormat, Overrides, Recipe};
 use crate::node::{self, Stop};
 
 /// Arguments.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// The configuration, the same file for every node; without it, the defaults and the environment
-    #[arg(long, env = super::operators::CONFIG, value_name = "FILE")]
+    #[arg(long, env = CONFIG, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Which of the cluster's nodes this is, such as balsa-1 [default: the host's name]
     #[arg(long, value_name = "NAME")]
@@ -32,9 +32,25 @@ pub struct Args {
     data_dir: Option<PathBuf>,
 }
 
+/// The variable that names the configuration of the node that runs here.
+const CONFIG: &str = "BALSA_CONFIG";
+
 impl Args {
+    /// Those of a node that is told nothing by arguments.
+    pub(super) fn of_environment() -> Self {
+        let config = std::env::var_os(CONFIG).filter(|path| !path.is_empty());
+        Self { config: config.map(Into::into), name: None, data_dir: None }
+    }
+
+    /// The configuration of the node that would run, whatever its modules' files are.
+    pub(super) fn configuration(&self) -> Result<config::Config, super::Error> {
+        let loaded = self.recipe().settings();
+        let wrong = |errors: ConfigErrors| super::Error::Configuration(errors.to_string().trim_end().into());
+        loaded.map(|loaded| loaded.config).map_err(wrong)
+    }
+
     /// What the node's configuration is made from.
-    pub(super) fn recipe(&self) -> Recipe {
+    fn recipe(&self) -> Recipe {
         let host_name = config::host_name();
         let overrides = Overrides { name: self.name.clone(), data_dir: self.data_dir.clone(), host_name };
         Recipe { path: self.config.clone(), args: overrides, env: config::environment().collect() }

@@ -36,7 +36,6 @@ use crate::raft::peer_server;
 use crate::raft::peer_service::PeerService;
 use crate::raft::peers::Peers;
 use crate::raft::read_index::ReadGate;
-use crate::raft::types::Member;
 use crate::socket::{self, Socket};
 use crate::state_machine::{self, Fault, StateMachine};
 use crate::traces::Traces;
@@ -248,8 +247,8 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
         cluster_name: config.cluster.name.clone(),
         founding_hash: config.founding_hash(),
         ordinal: config.node.ordinal,
-        own: member(&config.cluster.own),
-        members: config.cluster.members.iter().map(member).collect(),
+        own: (&config.cluster.own).into(),
+        members: config.cluster.members.iter().map(Into::into).collect(),
     };
     let inner = Inner {
         server: raft.server_metrics(),
@@ -289,15 +288,6 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
         fatal: fatal.clone(),
     };
     Ok(Node { inner: Arc::new(inner) })
-}
-
-fn member(from: &crate::config::Member) -> Member {
-    Member {
-        name: from.name.clone(),
-        peer_addr: from.peer_addr.clone(),
-        client_addr: from.client_addr.clone(),
-        kept: false,
-    }
 }
 
 fn raft_config(config: &Config) -> Result<openraft::Config, Error> {

@@ -4,6 +4,7 @@ use openraft::impls::{BoxedErrorSource, InlineBatch, OneshotResponder, Vote as R
 use openraft::type_config::alias;
 
 use crate::command::{Command, Reply};
+use crate::config;
 use crate::ids::NodeId;
 
 /// Where a member is reached, and what people call it. Its identity is its [`NodeId`], not this.
@@ -17,6 +18,18 @@ pub struct Member {
     pub client_addr: String,
     /// An operator added it, beyond what the files want: they do not remove it.
     pub kept: bool,
+}
+
+/// What a file says about a node.
+impl From<&config::Member> for Member {
+    fn from(from: &config::Member) -> Self {
+        Self {
+            name: from.name.clone(),
+            peer_addr: from.peer_addr.clone(),
+            client_addr: from.client_addr.clone(),
+            kept: false,
+        }
+    }
 }
 
 /// Standard Raft: one leader a term, so that a log id is (term, index). Written out, since `declare_raft_types!` has no room

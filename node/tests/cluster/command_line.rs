@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::{Cluster, Setup, balsa};
+use crate::harness::{Cluster, Setup, balsa, program, run};
 
 #[tokio::test]
 async fn three_processes_serve_the_command_line_and_keep_their_data() {
@@ -122,6 +122,32 @@ async fn a_founder_that_is_alone_is_alive_and_not_ready() {
     assert!(health.out.contains("[-]voter failed"), "{health:?}");
     health.ends(1);
     assert_eq!(cluster.balsa(&[&probe[..], &["--live"]].concat()).await.ends(0), "ok\n");
+}
+
+#[tokio::test]
+async fn an_empty_variable_is_as_good_as_none() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join(".balsa")).unwrap();
+    // Nobody listens there.
+    std::fs::write(dir.path().join(".balsa/endpoints"), "127.0.0.1:1\n").unwrap();
+    std::fs::write(dir.path().join(".balsa/sockets"), "unix:/nowhere/balsa.sock\n").unwrap();
+    let balsa = async |arguments: &[&str]| {
+        let mut command = program();
+        command.args(arguments).args(["--timeout", "100ms"]).current_dir(dir.path());
+        for name in ["BALSA_ENDPOINTS", "BALSA_DIR", "BALSA_SOCKET", "BALSA_PEERS", "BALSA_CONFIG"] {
+            command.env(name, "");
+        }
+        run(command).await
+    };
+    let ran = balsa(&["get", "fruit"]).await;
+    assert!(ran.code == 3 && ran.err.contains("127.0.0.1:1 (from "), "{ran:?}");
+    let ran = balsa(&["module", "retry"]).await;
+    assert!(ran.code == 3 && ran.err.contains("unix:/nowhere/balsa.sock (from "), "{ran:?}");
+    std::fs::remove_dir_all(dir.path().join(".balsa")).unwrap();
+    let ran = balsa(&["module", "retry"]).await;
+    assert!(ran.code == 3 && ran.err.contains("(the socket of the node that would run here)"), "{ran:?}");
+    let ran = balsa(&["restore", "absent", "--name", "balsa-0"]).await;
+    assert!(ran.code == 2 && ran.err.contains("absent: No such file"), "{ran:?}");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod call;
 mod module;
+mod recover;
 mod rehearsal;
 mod store;
 

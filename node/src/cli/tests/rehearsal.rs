@@ -44,7 +44,7 @@ fn entry(index: u64, kind: Kind) -> Entry {
 }
 
 /// The file that `balsa backup` makes of it.
-fn backup() -> Vec<u8> {
+pub(super) fn backup() -> Vec<u8> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("b").display().to_string();
     Shell::on(&cluster(), &["backup", &path]).run().exits(Exit::Ok);

@@ -165,6 +165,17 @@ fn a_wrong_variable_or_argument_is_shown_like_a_line_of_a_file() {
     "#);
 }
 
+/// What a script made of a value that it did not have is told, and not taken for a setting that is left out: that could be another
+/// data directory.
+#[test]
+fn an_empty_variable_of_a_setting_is_an_error() {
+    for key in schema::KEYS.iter().filter(|key| !key.is_repeated()) {
+        let name = format!("BALSA_{}__{}", key.section(), key.name()).to_uppercase();
+        let said = complaint_with("", &Overrides::default(), &[(&name, "")]);
+        assert!(said.contains("error: ") && said.contains(&name), "{name}: {said}");
+    }
+}
+
 #[test]
 fn all_errors_are_reported_at_once_and_in_order() {
     assert_snapshot!(
