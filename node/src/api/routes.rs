@@ -42,7 +42,6 @@ impl Table {
     fn new(catalog: Arc<Catalog>, metrics: &Metrics) -> Self {
         let modules = catalog.modules.iter().map(|active| &active.module);
         let parts: Vec<_> = modules.map(|module| (module.name(), module.methods(), module.descriptors())).collect();
-        metrics.serve(&catalog);
         Self::of_parts(Arc::clone(&catalog), &parts, metrics)
     }
 

@@ -27,6 +27,7 @@ use self::fake::Fake;
 use super::status::reason_of;
 use super::{Operators, Options, serve, serve_socket};
 use crate::http::Metrics;
+use crate::service::Backend;
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -49,6 +50,8 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let metrics = Arc::new(Metrics::new());
+        // As each scrape does.
+        metrics.serve(&fake.catalog());
         let mut options = Options::new(Arc::clone(&metrics));
         change(&mut options);
         let shutdown = CancellationToken::new();
