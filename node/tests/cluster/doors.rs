@@ -3,12 +3,14 @@
 use std::os::unix::fs::PermissionsExt;
 
 use balsa::client::RawCodec;
+use balsa::proto::admin::BackupRequest;
+use balsa::proto::admin::operator_client::OperatorClient;
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use tonic::Code;
 use tonic::client::Grpc;
 
-use crate::harness::{Cluster, Setup, program, run};
+use crate::harness::{Cluster, Setup, program, run, until};
 use crate::operator::connect;
 
 /// What the server at `uri` says to an empty message for `path`.
@@ -81,4 +83,29 @@ async fn operators_find_the_socket_of_the_node_that_runs_where_they_are() {
     retry(&cluster).await.ends(1);
     assert!(cluster.nodes[1].terminate().await.success());
     assert!(!cluster.nodes[1].socket().exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_makes_one_backup_at_a_time() {
+    let cluster = Cluster::start(Setup { replicas: 1, ..Setup::default() }).await;
+    // More than what lies on the way of a stream that nobody reads.
+    std::fs::write(cluster.dir().join("value"), vec![b'v'; 1_000_000]).unwrap();
+    for number in 0..12 {
+        cluster.balsa(&["put", &format!("key-{number}"), "@value"]).await.ends(0);
+    }
+    let socket = format!("unix:{}", cluster.nodes[0].socket().display());
+    let backup = async || {
+        let mut operator = OperatorClient::new(connect(socket.clone()).await?);
+        Ok::<_, tonic::Status>(operator.backup(BackupRequest {}).await?.into_inner())
+    };
+    let first = backup().await.unwrap();
+    let refused = backup().await.unwrap_err();
+    assert!(refused.code() == Code::ResourceExhausted && refused.message().contains("another backup"), "{refused:?}");
+    drop(first);
+    let mut second = until("the first is given up", async || backup().await.ok()).await;
+    let mut bytes = 0;
+    while let Some(chunk) = second.message().await.unwrap() {
+        bytes += chunk.data.len();
+    }
+    assert!(bytes > 12_000_000, "{bytes}");
 }
