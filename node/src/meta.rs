@@ -19,7 +19,8 @@ const STANDING_FILE: &str = "standing";
 pub const RESTORING: &str = "restore.tmp";
 const VERSION: u32 = 1;
 
-/// How this data directory stands with its cluster, as far as it was noted (the file `standing`).
+/// How this data directory stands with its cluster, as far as it was noted (the file `standing`). A fence is none of these
+/// ([`crate::storage::Fence`]): it is about the state, not about the place, and a fenced node goes on telling why.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Standing {
     /// Nothing is noted: it is new, or takes part in a founding.
@@ -309,6 +310,22 @@ mod tests {
         }
         fs::write(dir.path().join(STANDING_FILE), "version = 1\nstanding = \"odd\"\n").unwrap();
         assert!(matches!(Meta::open(dir.path(), "balsa-0"), Err(Error::Damaged { .. })));
+    }
+
+    #[test]
+    fn what_its_old_cluster_thought_of_it_does_not_follow_a_directory_into_a_new_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Meta::open(dir.path(), "balsa-0").unwrap();
+        let (old, new) = (ClusterId::random(), ClusterId::random());
+        open().adopt(old).unwrap();
+        let id = open().node_id;
+        for standing in [Standing::RolledBack("forgot".into()), Standing::Removed("was removed".into())] {
+            open().stand(standing).unwrap();
+            assert!(open().standing.retired().is_some());
+            open().move_to(new).unwrap();
+            let moved = open();
+            assert_eq!((moved.node_id, moved.cluster_id, &moved.standing), (id, Some(new), &Standing::Member));
+        }
     }
 
     #[test]

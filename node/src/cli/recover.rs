@@ -50,7 +50,7 @@ pub(super) fn run(args: &Args, format: Format, console: &mut Console) -> Result<
 }
 
 fn explain(survivor: &Survivor, name: &str, console: &mut Console) {
-    let Survivor { cluster_id, last, committed, members, .. } = survivor;
+    let Survivor { cluster_id, last, committed, members, retired, .. } = survivor;
     let last = last.index;
     console.note(&format!(
         "{name} (node {}) of cluster {cluster_id}, whose members are, as far as it knows:",
@@ -62,6 +62,11 @@ fn explain(survivor: &Survivor, name: &str, console: &mut Console) {
         console.note(&format!("  {}  {id}  {role}, {}{own}", member.name, member.peer_addr));
     }
     console.note(&format!("Its log ends with index {last}; it knows that {committed} is committed."));
+    if let Some(why) = retired {
+        console.note(&format!(
+            "\nIt has given up its place: this node {why}. Recovered, it starts all the same, with what it has."
+        ));
+    }
     let doubtful = last.saturating_sub(*committed);
     let kept = match doubtful {
         0 => String::new(),

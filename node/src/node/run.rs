@@ -181,48 +181,73 @@ async fn bind(what: &'static str, addr: SocketAddr, key: &'static str) -> Result
     TcpListener::bind(addr).await.map_err(|source| Error::Listen { what, addr, key, source })
 }
 
-async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fatal) -> Result<Node, Error> {
-    let data_dir = config.node.data_dir.clone();
-    let meta = Meta::open(&data_dir, &config.node.name)?;
-    if let Some(why) = meta.standing.retired() {
-        return Err(Error::Retired(why.to_owned()));
+/// What lies in the data directory, opened.
+struct Opened {
+    meta: Meta,
+    engine: Engine,
+    log: LogStore,
+    machine: StateMachine,
+    /// The index as of which the state can be read.
+    published: watch::Receiver<u64>,
+    /// Why this node serves nothing any more, if it was fenced.
+    fenced: Option<String>,
+}
+
+impl Opened {
+    /// In this order: who has no place in the cluster any more opens nothing but its identity.
+    fn open(config: &Config) -> Result<Self, Error> {
+        let data_dir = &config.node.data_dir;
+        let meta = Meta::open(data_dir, &config.node.name)?;
+        if let Some(why) = meta.standing.retired() {
+            return Err(Error::Retired(why.to_owned()));
+        }
+        tracing::info!(name = config.node.name, id = %meta.node_id, data_dir = %data_dir.display(), "starting");
+        let log = LogStore::open(&data_dir.join("log"), log_store::Options::default())?;
+        let engine = Engine::new(wasm::Options {
+            query_slots: u32::try_from(config.node.query_threads).unwrap_or(u32::MAX),
+            memory_bytes_max: crate::limits::MEMORY_BYTES_MAX,
+        })?;
+        let (publish, published) = watch::channel(0);
+        let publish = Arc::new(publish);
+        let on_publish = Arc::clone(&publish);
+        let options = state_machine::Options {
+            cache_bytes: config.storage.cache_bytes,
+            on_publish: Arc::new(move |index| {
+                on_publish.send_if_modified(|at| std::mem::replace(at, index) != index);
+            }),
+            guest_log: Arc::new(GuestLog::new(&config.node.name)),
+            ..state_machine::Options::new(data_dir)
+        };
+        let machine = StateMachine::open(engine.clone(), options)?;
+        let fenced = machine.fence().reason().map_err(Fault::from).map_err(HostFault::from)?;
+        publish.send_replace(machine.reader().published_index());
+        Ok(Self { meta, engine, log, machine, published, fenced })
     }
-    let (node_id, cluster) = (meta.node_id, meta.cluster_id);
-    tracing::info!(name = config.node.name, id = %node_id, data_dir = %data_dir.display(), "starting");
-    let log_store = LogStore::open(&data_dir.join("log"), log_store::Options::default())?;
-    let log = log_store.handle();
-    let engine = Engine::new(wasm::Options {
-        query_slots: u32::try_from(config.node.query_threads).unwrap_or(u32::MAX),
-        memory_bytes_max: crate::limits::MEMORY_BYTES_MAX,
-    })?;
-    let (publish, published) = watch::channel(0);
-    let publish = Arc::new(publish);
-    let on_publish = Arc::clone(&publish);
-    let options = state_machine::Options {
-        cache_bytes: config.storage.cache_bytes,
-        on_publish: Arc::new(move |index| {
-            on_publish.send_if_modified(|at| std::mem::replace(at, index) != index);
-        }),
-        guest_log: Arc::new(GuestLog::new(&config.node.name)),
-        ..state_machine::Options::new(&data_dir)
-    };
-    let state_machine = StateMachine::open(engine.clone(), options)?;
-    let fenced = state_machine.fence().reason().map_err(Fault::from).map_err(HostFault::from)?;
-    let (reader, receiver) = (state_machine.reader(), state_machine.receiver());
-    publish.send_replace(reader.published_index());
-    let at_start = OnDisk {
-        term: log.vote().map_or(0, |vote| vote.leader_id.term),
-        last: log.flushed().max(state_machine.last_applied()),
-    };
+
+    /// What the others may find missing.
+    fn on_disk(&self) -> OnDisk {
+        let log = self.log.handle();
+        OnDisk {
+            term: log.vote().map_or(0, |vote| vote.leader_id.term),
+            last: log.flushed().max(self.machine.last_applied()),
+        }
+    }
+}
+
+async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fatal) -> Result<Node, Error> {
+    let opened = Opened::open(&config)?;
+    let at_start = opened.on_disk();
+    let Opened { meta, engine, log: log_store, machine, published, fenced } = opened;
+    let (log, reader, receiver) = (log_store.handle(), machine.reader(), machine.receiver());
     let clock = LogClock::new(reader.view().progress().time_ms, Instant::now());
-    let applier = Applier::start(state_machine, log.clone(), config.storage.checkpoint_bytes, fatal.clone());
+    let applier = Applier::start(machine, log.clone(), config.storage.checkpoint_bytes, fatal.clone());
     tokio::spawn({
         let (log, fatal) = (log.clone(), fatal.clone());
         async move { fatal.raise(format!("the log: {}", log.failed().await)) }
     });
-    let peers = Peers::new(node_id, cluster);
+    let peers = Peers::new(meta.node_id, meta.cluster_id);
     let raft_config = Arc::new(raft_config(&config)?);
-    let raft = Raft::new(node_id, raft_config, Network::new(peers.clone()), log_store, applier.clone())
+    let raft = Raft::new(meta.node_id, raft_config, Network::new(peers.clone()), log_store, applier.clone())
         .await
         .map_err(|error| Error::Raft(error.to_string()))?;
     if fenced.is_some() {
@@ -242,14 +267,6 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
     if traces.is_on() {
         log.metrics().flushes.keep();
     }
-    let identity = Identity {
-        meta: Mutex::new(meta),
-        cluster_name: config.cluster.name.clone(),
-        founding_hash: config.founding_hash(),
-        ordinal: config.node.ordinal,
-        own: (&config.cluster.own).into(),
-        members: config.cluster.members.iter().map(Into::into).collect(),
-    };
     let inner = Inner {
         server: raft.server_metrics(),
         queries: Queries::start(config.node.query_threads, fatal),
@@ -257,12 +274,12 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
         changes: Changes::default(),
         wanted,
         streams: Streams::new(fatal),
+        identity: identity(&config, meta),
         config,
         raft,
         applier,
         log,
         peers,
-        identity,
         reader,
         receiver,
         published,
@@ -288,6 +305,17 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
         fatal: fatal.clone(),
     };
     Ok(Node { inner: Arc::new(inner) })
+}
+
+fn identity(config: &Config, meta: Meta) -> Identity {
+    Identity {
+        meta: Mutex::new(meta),
+        cluster_name: config.cluster.name.clone(),
+        founding_hash: config.founding_hash(),
+        ordinal: config.node.ordinal,
+        own: (&config.cluster.own).into(),
+        members: config.cluster.members.iter().map(Into::into).collect(),
+    }
 }
 
 fn raft_config(config: &Config) -> Result<openraft::Config, Error> {

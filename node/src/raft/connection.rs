@@ -23,8 +23,8 @@ pub struct Connection {
     pub(super) peers: Peers,
 }
 
-/// No method of the peer service answers FAILED_PRECONDITION for another reason than that the request is for somebody else, or
-/// for another cluster.
+/// No method of the peer service but `Adopt` answers FAILED_PRECONDITION for another reason than that the request is for somebody
+/// else, or for another cluster; and to ask once more who is there does no harm while a cluster begins.
 fn is_for_another(response: &Response<Body>) -> bool {
     Status::from_header_map(response.headers()).is_some_and(|status| status.code() == Code::FailedPrecondition)
 }

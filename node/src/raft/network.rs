@@ -52,7 +52,7 @@ impl Network {
     }
 
     fn link(&self, target: NodeId, member: &Member, purpose: Purpose) -> Link {
-        Link { peers: self.peers.clone(), target, addr: member.peer_addr.clone(), purpose }
+        Link { peers: self.peers.clone(), target, made_for: member.peer_addr.clone(), purpose }
     }
 }
 
@@ -77,15 +77,21 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 pub struct Link {
     peers: Peers,
     target: NodeId,
-    addr: String,
+    /// Where the peer was when the link was made.
+    made_for: String,
     purpose: Purpose,
 }
 
 type AppendResults<'s> = BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>;
 
 impl Link {
+    /// Where the peer is now: openraft keeps its links when only the address of a member changes.
+    fn addr(&self) -> String {
+        self.peers.place_of(self.target).unwrap_or_else(|| self.made_for.clone())
+    }
+
     fn client(&self) -> Result<PeerClient<Connection>, RPCError<TypeConfig>> {
-        self.peers.client(&self.addr, self.purpose).map_err(|error| Unreachable::new(&error).into())
+        self.peers.client(&self.addr(), self.purpose).map_err(|error| Unreachable::new(&error).into())
     }
 
     /// Runs one call within `limit`.
@@ -105,7 +111,7 @@ impl Link {
     }
 
     fn unreachable<E: From<Unreachable<TypeConfig>>>(&self, error: &(impl std::error::Error + 'static)) -> E {
-        tracing::debug!(target = %self.target, addr = self.addr, %error, "peer does not answer");
+        tracing::debug!(target = %self.target, addr = self.addr(), %error, "peer does not answer");
         Unreachable::new(error).into()
     }
 
@@ -305,7 +311,7 @@ impl NetSnapshot<TypeConfig> for Link {
         };
         tracing::info!(target = %self.target, last = %snapshot.meta, "sending a snapshot");
         let outbound = snapshot.snapshot.into_chunks(header, Arc::clone(&self.peers.meter().sent));
-        let mut client = self.peers.client(&self.addr, self.purpose).map_err(|error| Unreachable::new(&error))?;
+        let mut client = self.peers.client(&self.addr(), self.purpose).map_err(|error| Unreachable::new(&error))?;
         let call = client.snapshot(self.peers.addressed(self.target, outbound));
         // Not `soft_ttl`: a large snapshot takes as long as it takes. A peer that stops reading breaks the keep-alive.
         let limit = option.hard_ttl().max(Duration::from_secs(600));

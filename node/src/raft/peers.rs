@@ -15,6 +15,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
 use super::connection::Connection;
+use super::types::Member;
 use crate::ids::{ClusterId, NodeId};
 use crate::measure::ReplicationMeter;
 use crate::proto::peer::peer_client::PeerClient;
@@ -52,6 +53,8 @@ struct Inner {
     own: NodeId,
     cluster: OnceLock<ClusterId>,
     channels: Mutex<HashMap<(String, Purpose), Made>>,
+    /// Where the members are, as of the last membership.
+    places: Mutex<HashMap<NodeId, String>>,
     meter: ReplicationMeter,
 }
 
@@ -77,7 +80,14 @@ impl Peers {
         if let Some(id) = cluster {
             known.set(id).expect("it was just made");
         }
-        Self(Arc::new(Inner { own, cluster: known, channels: Mutex::default(), meter: ReplicationMeter::default() }))
+        let inner = Inner {
+            own,
+            cluster: known,
+            channels: Mutex::default(),
+            places: Mutex::default(),
+            meter: ReplicationMeter::default(),
+        };
+        Self(Arc::new(inner))
     }
 
     /// This node.
@@ -98,6 +108,16 @@ impl Peers {
     /// Notes the cluster this node now belongs to; for ever.
     pub fn set_cluster(&self, id: ClusterId) {
         assert_eq!(*self.0.cluster.get_or_init(|| id), id, "a node never changes its cluster");
+    }
+
+    /// Takes in where the members are.
+    pub fn note_places<'a>(&self, members: impl Iterator<Item = (&'a NodeId, &'a Member)>) {
+        *self.0.places.lock() = members.map(|(id, member)| (*id, member.peer_addr.clone())).collect();
+    }
+
+    /// Where that member is, as far as it was noted.
+    pub fn place_of(&self, id: NodeId) -> Option<String> {
+        self.0.places.lock().get(&id).cloned()
     }
 
     /// A client for the node at `addr`.

@@ -43,6 +43,8 @@ pub struct Survivor {
     pub last: LogId,
     /// The last one that it knows to be committed. The others may have committed more.
     pub committed: u64,
+    /// Why it took no part in its cluster any more, if so: forgotten when it is recovered.
+    pub retired: Option<String>,
     /// The members of its cluster, and whether they vote.
     pub members: Vec<(NodeId, Member, bool)>,
 }
@@ -75,7 +77,8 @@ impl Survivor {
             return Err(Error::AloneAlready);
         }
         let committed = found.committed.max(applied).map_or(0, |id| id.index);
-        Ok(Self { meta, log: found.log, vote: found.vote, cluster_id, last, committed, members })
+        let retired = meta.standing.retired().map(str::to_owned);
+        Ok(Self { meta, retired, log: found.log, vote: found.vote, cluster_id, last, committed, members })
     }
 
     /// Who it is.

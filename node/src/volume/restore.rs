@@ -98,8 +98,14 @@ impl Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        // What stays is cleared by the next restore, or by the node that starts here.
-        let _ = fs::remove_dir_all(&self.draft);
+        // Without `node.meta` in its place, what had taken its own goes too. What stays is cleared by the next restore, or by the node
+        // that starts here.
+        let is_node = self.dir.join(meta::FILE).exists();
+        let _ = if is_node {
+            fs::remove_dir_all(&self.draft).map_err(io_error("remove", &self.draft))
+        } else {
+            clear(&self.dir)
+        };
     }
 }
 
@@ -142,4 +148,35 @@ async fn begin_log(dir: &Path, last: LogId, node: NodeId) -> Result<(), Error> {
 
 fn sync(dir: &Path) -> Result<(), Error> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error("sync", dir))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restore_that_fails_halfway_through_its_last_step_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let draft = Draft::begin(dir.path(), crate::testing::engine()).unwrap();
+        fs::create_dir(draft.draft.join("log")).unwrap();
+        draft.put("log").unwrap();
+        fs::create_dir_all(dir.path().join("state/in the way")).unwrap();
+        assert!(draft.put("state").is_err());
+        drop(draft);
+        let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["lock"]);
+    }
+
+    #[test]
+    fn what_an_unfinished_restore_left_is_cleared_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("log")).unwrap();
+        assert!(matches!(clear(dir.path()), Err(Error::NotEmpty { .. })), "a log of somebody's");
+        fs::create_dir(dir.path().join(RESTORING)).unwrap();
+        fs::write(dir.path().join(meta::FILE), "").unwrap();
+        assert!(matches!(clear(dir.path()), Err(Error::NotEmpty { .. })), "it is finished");
+        fs::remove_file(dir.path().join(meta::FILE)).unwrap();
+        clear(dir.path()).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
 }

@@ -47,8 +47,9 @@ async fn a_first_node_with_an_emptied_directory_joins_and_never_begins_a_second_
             let first = &cluster.nodes[0];
             until("it answers", async || first.status().await).await;
             cluster.nodes[1].start();
-        }
-        if !others_run {
+            let [first, second, _] = &cluster.nodes[..] else { panic!("there are three") };
+            until("the second one answers", async || second.status().await).await;
+            stays("nobody is let in by one of three", Duration::from_secs(2), async || !first.is_ready().await).await;
             cluster.nodes[2].start();
         }
         cluster.ready().await;

@@ -7,9 +7,13 @@ use std::time::Duration;
 
 use balsa::proto::admin::ClusterMember;
 
+use crate::abacus::{Abacus, Migrate, total};
 use crate::harness::{Cluster, Setup, balsa, until};
 use crate::hostile::{ADD, number};
 use crate::load::Load;
+use crate::operator::{activated, decided};
+use crate::swapped::{file, files};
+use crate::witness::{Temper, Witnesses};
 
 const CLIENTS: usize = 6;
 const VALUE_BYTES: usize = 200;
@@ -321,13 +325,76 @@ async fn a_join_goes_on_when_the_leader_dies_at_any_step_of_it_and_when_the_log_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_module_changes_while_a_lost_node_is_replaced() {
+    let first = Abacus::default().wasm();
+    let mut cluster = Cluster::start(files(&[file(&first)])).await;
+    let witnesses = Witnesses::start(&cluster, Temper::Persistent, 4, 0).await;
+    for (version, joins_first) in [("0.2.0", false), ("0.3.0", true)] {
+        witnesses.go_on(50).await;
+        let wasm = Abacus { migrate: Migrate::Well, functions: 400, ..Abacus::version(version) }.wasm();
+        let leader = cluster.leader().await;
+        let lost = (leader + 1) % 3;
+        let (name, said) = (cluster.nodes[lost].name.clone(), cluster.nodes[leader].log().len());
+        cluster.nodes[lost].kill().await;
+        cluster.nodes[lost].lose_volume();
+        if joins_first {
+            cluster.nodes[lost].start();
+            cluster.nodes[leader].says(said, "let in as a learner").await;
+            cluster.put_all("abacus.wasm", &wasm);
+        } else {
+            // The change waits for a voter that never comes back, and goes on with the one that takes its place.
+            cluster.put_all("abacus.wasm", &wasm);
+            cluster.nodes[leader].says(said, &format!("{name} (it does not answer)")).await;
+            cluster.nodes[lost].start();
+        }
+        activated(&decided(&cluster, "abacus", &wasm, 0).await);
+        voters(&cluster, &THREE).await;
+        cluster.ready().await;
+        assert_eq!(total(&cluster.nodes[lost].client(), "abacus").await.unwrap().version, version);
+    }
+    witnesses.stop().await.assert_kept(&cluster).await;
+    cluster.assert_same_state().await;
+}
+
+/// The cluster's configuration, but that ordinal 2 is at other addresses: 2 n² + n is 3 n for 0 and 1 only.
+fn elsewhere(cluster: &Cluster) -> String {
+    let toml = fs::read_to_string(cluster.dir().join("balsa.toml")).unwrap();
+    toml.replace("3 * ordinal", "2 * ordinal * ordinal + ordinal")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_comes_back_at_another_address_is_reached_there() {
+    let mut cluster = Cluster::start(Setup { spare: 2, ..Setup::default() }).await;
+    let before = voters(&cluster, &THREE).await;
+    cluster.nodes[2].kill().await;
+    // The others' files have the old one.
+    cluster.nodes[2] = cluster.twin(2, &elsewhere(&cluster));
+    cluster.nodes[2].start();
+    let after = until("the members have its new addresses", async || {
+        let members = cluster.nodes[0].client().members().await.ok()?.members;
+        (members.len() == 3 && members[2].client_addr == cluster.nodes[2].address()).then_some(members)
+    })
+    .await;
+    assert_ne!(after[2].peer_addr, before[2].peer_addr);
+    assert_eq!((after[2].id, after[2].voter), (before[2].id, true), "it is the same node");
+    cluster.ready().await;
+
+    // It is counted on from there, also by one that starts with the old file.
+    for at in 0..2 {
+        cluster.nodes[at].kill().await;
+        cluster.balsa(&["put", "fruit", "apple"]).await.ends(0);
+        cluster.nodes[at].start();
+        cluster.ready().await;
+    }
+    cluster.assert_same_state().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_live_nodes_of_one_name_are_not_both_let_in() {
     let mut cluster = Cluster::start(Setup { spare: 2, ..Setup::default() }).await;
     let before = voters(&cluster, &THREE).await;
-    // Another balsa-2, which knows the others by their addresses and has some of its own: 2 n² + n is 3 n for 0 and 1 only.
-    let toml = fs::read_to_string(cluster.dir().join("balsa.toml")).unwrap();
-    let moved = toml.replace("3 * ordinal", "2 * ordinal * ordinal + ordinal").replace("/data/", "/twin/");
-    let twin = cluster.twin(2, &moved);
+    // Another balsa-2, which knows the others by their addresses and has some of its own.
+    let twin = cluster.twin(2, &elsewhere(&cluster).replace("/data/", "/twin/"));
     cluster.nodes.push(twin);
     cluster.nodes.last_mut().unwrap().start();
     let twin = cluster.nodes.len() - 1;

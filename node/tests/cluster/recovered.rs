@@ -37,11 +37,19 @@ async fn the_last_node_of_three_goes_on_alone_and_refuses_the_others() {
         node.kill().await;
     }
 
+    // It has even given up its place: who is left has no choice, but is told.
+    let why = "has less on its volume than it had confirmed";
+    let standing = format!("version = 1\nstanding = \"rolled back\"\nwhy = \"{why}\"\n");
+    std::fs::write(cluster.nodes[survivor].data_dir.join("standing"), standing).unwrap();
+    cluster.nodes[survivor].start();
+    assert_eq!(cluster.nodes[survivor].exited().await.code(), Some(6));
+
     // It says what it knows, and does nothing without being told to.
     let ran = recover(&cluster, &cluster.nodes[survivor], &[]).await;
     assert!(ran.code == 2 && ran.err.contains("nobody is at a terminal"), "{ran:?}");
     let name = &cluster.nodes[survivor].name;
-    for words in ["Given up: every entry after", "Its log ends with index", "voter, 127.0.0.1:", "this node", name] {
+    let retired = format!("this node {why}.");
+    for words in ["Given up: every entry after", "Its log ends with index", "voter, 127.0.0.1:", &retired, name] {
         assert!(ran.err.contains(words), "{words}: {}", ran.err);
     }
     let meta = std::fs::read_to_string(cluster.nodes[survivor].data_dir.join("node.meta")).unwrap();

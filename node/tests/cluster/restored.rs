@@ -13,6 +13,8 @@ use crate::load::Load;
 use crate::operator::history_of;
 
 const VALUE_BYTES: usize = 4096;
+/// What is in a data directory that was restored, and has not run yet.
+const WHOLE: [&str; 3] = ["log", "node.meta", "state"];
 
 /// What `balsa restore` says to a backup for the node of `into`.
 async fn restore(into: &Cluster, file: &Path) -> Ran {
@@ -49,6 +51,47 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
+async fn what_is_not_a_whole_backup_leaves_nothing_behind(new: &Cluster, file: &Path) {
+    let data = &new.nodes[0].data_dir;
+    let bytes = fs::read(file).unwrap();
+    let bad = new.dir().join("bad.backup");
+    let mut flipped = bytes.clone();
+    flipped[bytes.len() / 2] ^= 1;
+    for (bytes, why) in [
+        (&bytes[..bytes.len() - 1], "is damaged"),
+        (&flipped, "is damaged"),
+        (&[&bytes[..], b"x"].concat(), "is damaged"),
+        (&bytes[1..], "is not a backup that this balsa can read"),
+    ] {
+        fs::write(&bad, bytes).unwrap();
+        let ran = restore(new, &bad).await;
+        assert!(ran.code == 2 && ran.err.contains(why), "{ran:?}");
+        assert!(names(data).is_empty(), "{:?}", names(data));
+    }
+}
+
+/// As in a pod.
+async fn a_backup_comes_from_a_pipe(new: &Cluster, file: &Path) {
+    let data = &new.nodes[0].data_dir;
+    fs::remove_dir_all(data).unwrap();
+    let config = new.nodes[0].config().display().to_string();
+    let mut command = program();
+    command.args(["restore", "/dev/stdin", "--name", "balsa-0", "--config", &config]).current_dir(new.dir());
+    command.stdin(fs::File::open(file).unwrap());
+    assert!(run(command).await.ends(0).contains("for balsa-0"));
+    assert_eq!(names(data), WHOLE);
+}
+
+/// It is no node, and can be begun again.
+async fn a_restore_is_killed_before_its_end(new: &mut Cluster) {
+    let data = new.nodes[0].data_dir.clone();
+    fs::create_dir(data.join("restore.tmp")).unwrap();
+    fs::rename(data.join("node.meta"), data.join("restore.tmp/node.meta")).unwrap();
+    new.nodes[0].start();
+    assert_eq!(new.nodes[0].exited().await.code(), Some(1));
+    assert!(new.nodes[0].log().contains("was not finished; run `balsa restore` once more"), "{}", new.nodes[0].log());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restored_node_serves_what_was_backed_up_and_goes_on_from_there() {
     let turn = turn().await;
@@ -80,49 +123,18 @@ async fn a_restored_node_serves_what_was_backed_up_and_goes_on_from_there() {
 
     let mut new = Cluster::stopped_in(turn, Setup { hostile: true, replicas: 1, ..Setup::default() });
     let data = new.nodes[0].data_dir.clone();
-
-    // What is not a whole backup leaves nothing behind.
-    let bytes = fs::read(&file).unwrap();
-    let bad = new.dir().join("bad.backup");
-    let mut flipped = bytes.clone();
-    flipped[bytes.len() / 2] ^= 1;
-    for (bytes, why) in [
-        (&bytes[..bytes.len() - 1], "is damaged"),
-        (&flipped, "is damaged"),
-        (&[&bytes[..], b"x"].concat(), "is damaged"),
-        (&bytes[1..], "is not a backup that this balsa can read"),
-    ] {
-        fs::write(&bad, bytes).unwrap();
-        let ran = restore(&new, &bad).await;
-        assert!(ran.code == 2 && ran.err.contains(why), "{ran:?}");
-        assert!(names(&data).is_empty(), "{:?}", names(&data));
-    }
-
+    what_is_not_a_whole_backup_leaves_nothing_behind(&new, &file).await;
     let restored = restore(&new, &file).await.json();
     assert_eq!(restored["index"], backup["index"]);
     assert_eq!(restored["backup_of"], old_cluster.as_str());
     assert_ne!(restored["cluster_id"], old_cluster.as_str());
-    assert_eq!(names(&data), ["log", "node.meta", "state"]);
+    assert_eq!(names(&data), WHOLE);
     let again = restore(&new, &file).await;
     assert!(again.code == 2 && again.err.contains("is not empty: there is log in it"), "{again:?}");
-
-    // From a pipe, as in a pod.
-    fs::remove_dir_all(&data).unwrap();
-    let config = new.nodes[0].config().display().to_string();
-    let mut command = program();
-    command.args(["restore", "/dev/stdin", "--name", "balsa-0", "--config", &config]).current_dir(new.dir());
-    command.stdin(fs::File::open(&file).unwrap());
-    assert!(run(command).await.ends(0).contains("for balsa-0"));
-    assert_eq!(names(&data), ["log", "node.meta", "state"]);
-
-    // A restore that was killed before its end is no node, and can be begun again.
-    fs::create_dir(data.join("restore.tmp")).unwrap();
-    fs::rename(data.join("node.meta"), data.join("restore.tmp/node.meta")).unwrap();
-    new.nodes[0].start();
-    assert_eq!(new.nodes[0].exited().await.code(), Some(1));
-    assert!(new.nodes[0].log().contains("was not finished; run `balsa restore` once more"), "{}", new.nodes[0].log());
+    a_backup_comes_from_a_pipe(&new, &file).await;
+    a_restore_is_killed_before_its_end(&mut new).await;
     let restored = restore(&new, &file).await.json();
-    assert_eq!(names(&data), ["log", "node.meta", "state"]);
+    assert_eq!(names(&data), WHOLE);
 
     new.start_all();
     new.ready().await;

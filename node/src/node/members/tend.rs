@@ -25,6 +25,7 @@ impl Node {
         let (mut floor, mut said) = (u64::MAX, Vec::new());
         loop {
             tokio::time::sleep(LOOK).await;
+            self.inner.peers.note_places(self.membership().nodes());
             let last = self.inner.raft.metrics().borrow_watched().last_log_index.unwrap_or(0);
             let floor = std::mem::replace(&mut floor, last);
             if !matches!(self.leader(), Leader::This) || self.accepting().is_err() {

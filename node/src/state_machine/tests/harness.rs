@@ -158,6 +158,28 @@ pub(super) fn transfer(from: &StateMachine, to: &mut StateMachine, piece: usize)
     to.install(received).map_err(|fault| SnapshotError::Fault(fault.into()))
 }
 
+/// Of the four rounds of [`eventful_log`]; each takes 7 s of log time and begins with a key of its own time.
+fn calls_of(round: u64) -> [Kind; 14] {
+    let minted = 1_001_500 + round * 7_000;
+    let first = ['a', 'b', 'c', 'd'][round as usize];
+    [
+        tape_call("Put", &format!("{first}=round {round}"), &key_at(minted, 1)),
+        tape_call("Put", "z=again", &key_at(minted, 1)),
+        tape_call("Put", &format!("z={round}"), "an opaque key"),
+        tape_call("Put", &format!("z={round}"), "an opaque key"),
+        tape_call("Fail", "f=failed", &key_at(minted, 2)),
+        tape_call("Trap", "t=trapped", &key_at(minted, 3)),
+        tape_call("Spin", "s=spun", ""),
+        tape_call("Big", "6", &key_at(minted + 2_000, 4)),
+        tape_call("Put", "z=too late", &key_at(minted - 4_000, 5)),
+        tape_call("Now", "", ""),
+        tape_call("Delete", "z", ""),
+        tape_call("Get", "a", ""),
+        tape_call("Nothing", "a", ""),
+        Kind::Tick(pb::Tick {}),
+    ]
+}
+
 /// A log in which everything happens at least once: activations good and bad, answers, errors, traps, retries, deletes,
 /// limits, members, sessions of both kinds remembered and forgotten.
 pub(super) fn eventful_log() -> Vec<Entry> {
@@ -175,22 +197,9 @@ pub(super) fn eventful_log() -> Vec<Entry> {
     let one = add(activate("tape", testing::tape("Tape", "one"), 0));
     add(Kind::SetLimits(pb::SetLimits { limits: Some(little_fuel) }));
     for round in 0..4_u64 {
-        // Each round takes 7 s of log time and begins with a key of its own time.
-        let minted = 1_001_500 + round * 7_000;
-        add(tape_call("Put", &format!("{}=round {round}", ['a', 'b', 'c', 'd'][round as usize]), &key_at(minted, 1)));
-        add(tape_call("Put", "z=again", &key_at(minted, 1)));
-        add(tape_call("Put", &format!("z={round}"), "an opaque key"));
-        add(tape_call("Put", &format!("z={round}"), "an opaque key"));
-        add(tape_call("Fail", "f=failed", &key_at(minted, 2)));
-        add(tape_call("Trap", "t=trapped", &key_at(minted, 3)));
-        add(tape_call("Spin", "s=spun", ""));
-        add(tape_call("Big", "6", &key_at(minted + 2_000, 4)));
-        add(tape_call("Put", "z=too late", &key_at(minted - 4_000, 5)));
-        add(tape_call("Now", "", ""));
-        add(tape_call("Delete", "z", ""));
-        add(tape_call("Get", "a", ""));
-        add(tape_call("Nothing", "a", ""));
-        add(Kind::Tick(pb::Tick {}));
+        for kind in calls_of(round) {
+            add(kind);
+        }
     }
     let two = add(activate("tape", testing::tape("Tape", "two"), one));
     add(activate("tape", testing::tape("Tape", "three"), one));
