@@ -80,10 +80,14 @@ common_option() {
     esac
 }
 
-# For scripts that have no option of their own.
-only_common_options() {
+# The same for a script's own, which those that have some define anew.
+own_option() { taken=0; }
+
+# Takes all arguments.
+take_options() {
     while [ $# -gt 0 ]; do
         common_option "$@"
+        [ "$taken" -gt 0 ] || own_option "$@"
         [ "$taken" -gt 0 ] || wrong "unknown argument: $1"
         shift "$taken"
     done
