@@ -140,16 +140,16 @@ call_docker() { $DOCKER "$@"; }
 
 # eventually SECONDS COMMAND...: until it succeeds. It may set `why` to what it still waits for, which is said whenever it changes.
 eventually() {
-    left=$1
+    deadline=$(($(date +%s) + $1))
     shift
     why=''
     said=''
     until "$@"; do
-        [ "$left" -gt 0 ] || return 1
+        # By the clock: a command may take its time, too.
+        [ "$(date +%s)" -lt "$deadline" ] || return 1
         [ "$why" = "$said" ] || say "waiting: $why"
         said=$why
         sleep 1
-        left=$((left - 1))
     done
 }
 
