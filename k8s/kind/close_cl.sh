@@ -1,7 +1,7 @@
 #!/bin/sh
 # close_cl.sh: removes the kind cluster with all that is in it, volumes included, and the registry.
 . "$(dirname "$0")/lib.sh"
-only_common_options "$@"
+take_options "$@"
 need kind
 need_docker
 

@@ -6,18 +6,14 @@
 . "$(dirname "$0")/lib.sh"
 
 volumes=
-while [ $# -gt 0 ]; do
-    common_option "$@"
-    if [ "$taken" -gt 0 ]; then
-        shift "$taken"
-        continue
-    fi
+own_option() {
+    taken=1
     case $1 in
         --volumes) volumes=1 ;;
-        *) wrong "unknown argument: $1" ;;
+        *) taken=0 ;;
     esac
-    shift
-done
+}
+take_options "$@"
 need_cluster
 
 say "deleting the servers"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # go_pods.sh: deletes the client's pod and makes it anew, waits until its check of the cluster has passed, and shows it.
 . "$(dirname "$0")/lib.sh"
-only_common_options "$@"
+take_options "$@"
 find_overlay
 need_cluster
 

@@ -2,7 +2,7 @@
 # go_statefulset.sh: deletes the servers that run and applies everything anew, then waits until all are ready. Their volumes stay, and so
 # does the cluster's data. What the ConfigMap held is what is applied: a module that swap-module.sh put there is replaced.
 . "$(dirname "$0")/lib.sh"
-only_common_options "$@"
+take_options "$@"
 find_overlay
 need_cluster
 

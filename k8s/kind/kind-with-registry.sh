@@ -6,7 +6,7 @@
 #
 # The registry's image: REGISTRY_IMAGE [default: registry:2]; the nodes': KIND_NODE_IMAGE [default: kind's own].
 . "$(dirname "$0")/lib.sh"
-only_common_options "$@"
+take_options "$@"
 need kind kubectl
 need_docker
 

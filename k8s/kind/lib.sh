@@ -80,10 +80,14 @@ common_option() {
     esac
 }
 
-# For scripts that have no option of their own.
-only_common_options() {
+# The same for a script's own, which those that have some define anew.
+own_option() { taken=0; }
+
+# Takes all arguments.
+take_options() {
     while [ $# -gt 0 ]; do
         common_option "$@"
+        [ "$taken" -gt 0 ] || own_option "$@"
         [ "$taken" -gt 0 ] || wrong "unknown argument: $1"
         shift "$taken"
     done
@@ -136,16 +140,16 @@ call_docker() { $DOCKER "$@"; }
 
 # eventually SECONDS COMMAND...: until it succeeds. It may set `why` to what it still waits for, which is said whenever it changes.
 eventually() {
-    left=$1
+    deadline=$(($(date +%s) + $1))
     shift
     why=''
     said=''
     until "$@"; do
-        [ "$left" -gt 0 ] || return 1
+        # By the clock: a command may take its time, too.
+        [ "$(date +%s)" -lt "$deadline" ] || return 1
         [ "$why" = "$said" ] || say "waiting: $why"
         said=$why
         sleep 1
-        left=$((left - 1))
     done
 }
 

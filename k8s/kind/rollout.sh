@@ -9,23 +9,19 @@
 
 image=''
 restart=''
-while [ $# -gt 0 ]; do
-    common_option "$@"
-    if [ "$taken" -gt 0 ]; then
-        shift "$taken"
-        continue
-    fi
+own_option() {
+    taken=1
     case $1 in
         --restart) restart=1 ;;
         --image)
             [ $# -ge 2 ] || wrong "--image needs an image"
             image=$2
-            shift
+            taken=2
             ;;
-        *) wrong "unknown argument: $1" ;;
+        *) taken=0 ;;
     esac
-    shift
-done
+}
+take_options "$@"
 need_cluster
 need_statefulset
 

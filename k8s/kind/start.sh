@@ -9,21 +9,17 @@
 . "$(dirname "$0")/lib.sh"
 
 binary=
-while [ $# -gt 0 ]; do
-    common_option "$@"
-    if [ "$taken" -gt 0 ]; then
-        shift "$taken"
-        continue
-    fi
+own_option() {
+    taken=2
     case $1 in
         --binary)
             [ $# -ge 2 ] || wrong "--binary needs a file"
             binary=$2
-            shift 2
             ;;
-        *) wrong "unknown argument: $1" ;;
+        *) taken=0 ;;
     esac
-done
+}
+take_options "$@"
 
 need kind kubectl
 need_docker

@@ -2,7 +2,7 @@
 # status.sh: shows what Kubernetes says of balsa, what the nodes say of their cluster and of its modules, and what the client's check
 # said. Changes nothing. Exit code 1 if no server is ready.
 . "$(dirname "$0")/lib.sh"
-only_common_options "$@"
+take_options "$@"
 need_cluster
 
 say "Kubernetes"

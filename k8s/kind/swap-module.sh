@@ -10,22 +10,18 @@
 
 file=''
 unchecked=''
-while [ $# -gt 0 ]; do
-    common_option "$@"
-    if [ "$taken" -gt 0 ]; then
-        shift "$taken"
-        continue
-    fi
+own_option() {
+    taken=1
     case $1 in
         --unchecked) unchecked=1 ;;
-        -*) wrong "unknown argument: $1" ;;
+        -*) taken=0 ;;
         *)
             [ -z "$file" ] || wrong "one module at a time, not $file and $1"
             file=$1
             ;;
     esac
-    shift
-done
+}
+take_options "$@"
 [ -n "$file" ] || wrong "which module? A .wasm or .wasm.zst file is missing"
 [ -f "$file" ] || fail "there is no file $file"
 # A ConfigMap holds 1 MiB in all, beside balsa.toml and other modules.

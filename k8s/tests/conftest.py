@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 # All that can be applied. The test of Kubernetes has an overlay of its own, for a version that is too old for these tests.
-OVERLAYS = ["base"] + sorted(f"overlays/{path.parent.name}" for path in ROOT.glob("k8s/overlays/*/kustomization.yaml"))
+OVERLAYS = ["base", "restore"] + sorted(f"overlays/{path.parent.name}" for path in ROOT.glob("k8s/overlays/*/kustomization.yaml"))
 
 
 @functools.cache

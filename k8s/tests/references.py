@@ -64,6 +64,10 @@ def problems(objects):
     files(o, server, config, toml)
     numbers(o, servers, toml)
     addresses(o, servers, server, client_pod)
+    for pod in o.of("Pod"):
+        restoring(o, pod, servers, server)
+    for claim in o.of("PersistentVolumeClaim"):
+        o.expect(claim_of(o.of("Pod")) == claim["metadata"]["name"], "a claim that is for no pod")
     return o.found
 
 
@@ -206,3 +210,34 @@ def addresses(o, servers, server, client_pod):
         before = [*of(pod), "POD_NAMESPACE"].index("POD_NAMESPACE")
         users = [at for at, value in enumerate(of(pod).values()) if "$(POD_NAMESPACE)" in value]
         o.expect(users and min(users) > before, "POD_NAMESPACE has to come before what contains it")
+
+
+def claim_of(pods):
+    """The one claim of all volumes of these pods."""
+    claims = [each["persistentVolumeClaim"]["claimName"] for pod in pods for each in pod["spec"]["volumes"] if "persistentVolumeClaim" in each]
+    return claims[0] if len(claims) == 1 else None
+
+
+def restoring(o, pod, servers, server):
+    """k8s/restore: for the first server, as that one will be, on the volume that it will have."""
+    volumes(o, pod, [])
+    identity(o, pod)
+    o.expect(not matches(SERVER, pod["metadata"]["labels"]), "Pod: clients are sent to it as to a server")
+    spec, its = pod["spec"], pod["spec"]["containers"][0]
+    servers_spec, servers_own = server["spec"], server["spec"]["containers"][0]
+    o.expect(spec["securityContext"] == servers_spec["securityContext"], "Pod: it has another user than the servers")
+    for key in ["image", "env", "securityContext", "volumeMounts"]:
+        o.expect(its[key] == servers_own[key], f"Pod: it has another {key} than the servers")
+    o.expect(its["resources"]["limits"]["memory"] == servers_own["resources"]["limits"]["memory"], "Pod: it has other memory than the servers")
+    o.expect(spec.get("restartPolicy") == "Never", "Pod: it would begin again without a backup")
+    o.expect(its.get("stdin") and its.get("stdinOnce"), "Pod: it is sent no backup, or never the end of one")
+
+    name = f"{servers['metadata']['name']}-0"
+    o.expect(its["args"] == ["restore", "/dev/stdin", "--name", name], f"Pod: it is not {name} that is restored")
+    template = servers["spec"]["volumeClaimTemplates"][0]
+    wanted = f"{template['metadata']['name']}-{name}"
+    o.expect(claim_of([pod]) == wanted, f"Pod: it writes to another volume than {wanted}")
+    claim = o.get("PersistentVolumeClaim", wanted)
+    if claim:
+        o.expect(matches(SERVER, claim["metadata"]["labels"]), "PersistentVolumeClaim: deleteS.sh --volumes does not find it")
+        o.expect(claim["spec"] == template["spec"], "PersistentVolumeClaim: it is not what the StatefulSet asks for")

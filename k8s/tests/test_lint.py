@@ -90,6 +90,6 @@ def test_trivy_would_say_something(tmp_path, files):
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_only_servers_have_no_limit_of_cpu(overlay):
     for each in rendered(overlay):
-        if each["kind"] == "Deployment":
-            for container in each["spec"]["template"]["spec"]["containers"]:
+        if each["kind"] in ("Deployment", "Pod"):
+            for container in each["spec"].get("template", each)["spec"]["containers"]:
                 assert "cpu" in container["resources"]["limits"]

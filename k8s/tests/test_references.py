@@ -1,6 +1,5 @@
 """The objects of each overlay fit together, balsa.toml and the images included, and what does not fit would be found."""
 
-import copy
 import re
 import tomllib
 
@@ -10,7 +9,7 @@ from conftest import OVERLAYS, ROOT, rendered
 from references import problems
 
 # What is applied beside one of these and holds no cluster of its own.
-BESIDE = ["overlays/monitoring"]
+BESIDE = ["overlays/monitoring", "restore"]
 VERSION = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
 
 
@@ -31,9 +30,9 @@ def test_everything_says_that_it_is_part_of_balsa(overlay):
 
 
 def images(overlay):
-    kinds = {"StatefulSet": "balsa", "Deployment": "balsa-client"}
+    kinds = {"StatefulSet": "balsa", "Deployment": "balsa-client", "Pod": "balsa"}
     return {
-        kinds[each["kind"]]: each["spec"]["template"]["spec"]["containers"][0]["image"]
+        kinds[each["kind"]]: each["spec"].get("template", each)["spec"]["containers"][0]["image"]
         for each in rendered(overlay)
         if each["kind"] in kinds
     }
@@ -43,6 +42,7 @@ def test_images_have_the_version_of_the_program():
     names = ["balsa", "balsa-client"]
     assert images("base") == {name: f"{name}:{VERSION}" for name in names}
     assert images("overlays/production") == images("base")
+    assert images("restore") == {"balsa": f"balsa:{VERSION}"}
     assert images("overlays/kind") == {name: f"localhost:5001/{name}:{VERSION}" for name in names}
 
 
@@ -57,9 +57,9 @@ def test_the_images_are_what_the_manifests_expect():
     assert set(re.findall(r"^USER (.*)$", text, re.MULTILINE)) == {"65532:65532"}
     assert re.findall(r"^EXPOSE (.*)$", text, re.MULTILINE) == ["6000 6001 6080"]
     assert set(re.findall(r"--chown=(\S+)", text)) == {"65532:65532"}
-    for each in whole("base"):
-        if each["kind"] in ("StatefulSet", "Deployment"):
-            context = each["spec"]["template"]["spec"]["securityContext"]
+    for each in whole("restore"):
+        if each["kind"] in ("StatefulSet", "Deployment", "Pod"):
+            context = each["spec"].get("template", each)["spec"]["securityContext"]
             assert (context["runAsUser"], context["runAsGroup"], context["fsGroup"]) == (65532, 65532, 65532)
 
 
@@ -133,6 +133,7 @@ def toml(old, new):
 SPEC = ("StatefulSet", "balsa", "spec")
 POD = (*SPEC, "template", "spec")
 CONTAINER = (*POD, "containers", 0)
+RESTORE = ("Pod", "balsa-restore", "spec")
 OTHER = {"app.kubernetes.io/name": "balsa"}
 WRONG = {
     "replicas": (path(*SPEC, "replicas"), 5),
@@ -179,20 +180,33 @@ WRONG = {
     "toml's replicas": (toml("replicas = 3", "replicas = 5"), None),
     "toml's port": (toml("0.0.0.0:6001", "0.0.0.0:6002"), None),
     "toml's directory": (toml('"/var/lib/balsa/data"', '"/data"'), None),
+    "restore's volume": (path(*RESTORE, "volumes", 0, "persistentVolumeClaim", "claimName"), "data-balsa-1"),
+    "restore's configuration": (path(*RESTORE, "volumes", 1, "configMap", "name"), "other"),
+    "restore's node": (path(*RESTORE, "containers", 0, "args", 3), "balsa-1"),
+    "restore's rights": (path(*RESTORE, "containers", 0, "securityContext", "readOnlyRootFilesystem"), None),
+    "restore's user": (path(*RESTORE, "securityContext", "fsGroup"), 0),
+    "restore's token": (path(*RESTORE, "automountServiceAccountToken"), True),
+    "restore's memory": (path(*RESTORE, "containers", 0, "resources", "limits", "memory"), "64Mi"),
+    "restore's address": (path(*RESTORE, "containers", 0, "env", 2, "value"), "balsa-0:6001"),
+    "restore's end": (path(*RESTORE, "containers", 0, "stdinOnce"), None),
+    "restored again": (path(*RESTORE, "restartPolicy"), "Always"),
+    "restore is served": (path("Pod", "balsa-restore", "metadata", "labels", "app.kubernetes.io/component"), "server"),
+    "claim's size": (path("PersistentVolumeClaim", "data-balsa-0", "spec", "resources", "requests", "storage"), "1Gi"),
+    "claim's labels": (path("PersistentVolumeClaim", "data-balsa-0", "metadata", "labels"), OTHER),
     "toml's module": (toml('"kvstore.wasm"', '"other.wasm"'), None),
 }
 
 
 @pytest.mark.parametrize("what", WRONG)
 def test_what_does_not_fit_is_found(what):
-    objects = copy.deepcopy(rendered("base"))
+    objects = whole("restore")
     change, value = WRONG[what]
     change(objects, value)
     assert problems(objects) != []
 
 
-@pytest.mark.parametrize("at", range(len(rendered("base"))))
+@pytest.mark.parametrize("at", range(len(whole("restore"))))
 def test_each_object_is_needed(at):
-    objects = rendered("base")
+    objects = whole("restore")
     removed = objects.pop(at)
     assert problems(objects) != [], removed["kind"]
