@@ -91,6 +91,13 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// The identity is there, and what was promised under it is not.
+    #[error(
+        "the data directory {} belongs to a cluster, and its log (log/) is missing: with an empty one this node would promise other things \
+         under the same id; put the log back as it was; else this volume is lost: empty the directory and start the node, which joins anew \
+         (docs/operations.md, A lost node)", .0.display()
+    )]
+    LostLog(PathBuf),
     /// It was to become a copy of a backup, and is not one yet.
     #[error("a restore into {} was not finished; run `balsa restore` once more, or empty the directory", .0.display())]
     Unfinished(PathBuf),
@@ -163,6 +170,7 @@ impl Meta {
                 Some(bytes.ok_or_else(|| damaged("cluster_id is not 32 hex digits".into()))?)
             }
         };
+        refuse_lost_log(dir, cluster_id)?;
         let standing = read_standing(dir)?;
         let meta = Self { dir: dir.into(), node_id, cluster_id, name: name.into(), standing, _lock: lock };
         if on_disk.name != name {
@@ -172,9 +180,10 @@ impl Meta {
         Ok(meta)
     }
 
-    /// Joins the cluster `id`, durably. A directory joins once in its life.
+    /// Joins the cluster `id`, durably. A directory joins once in its life; as long as it is new, what it was to join may come to nothing.
     pub fn adopt(&mut self, id: ClusterId) -> Result<(), Error> {
-        assert!(self.cluster_id.is_none_or(|own| own == id), "a data directory never changes its cluster");
+        let may = self.standing == Standing::New || self.cluster_id.is_none_or(|own| own == id);
+        assert!(may, "a data directory never changes its cluster");
         self.cluster_id = Some(id);
         self.store()
     }
@@ -243,14 +252,22 @@ fn read_standing(dir: &Path) -> Result<Standing, Error> {
     }
 }
 
+fn has_log(dir: &Path) -> bool {
+    fs::read_dir(dir.join("log")).is_ok_and(|mut entries| entries.next().is_some())
+}
+
 /// A log without an identity is a volume that was tampered with: a new id for an old log would vote twice.
 fn refuse_orphaned_log(dir: &Path) -> Result<(), Error> {
-    match fs::read_dir(dir.join("log")).map(|mut entries| entries.next().is_some()) {
-        Ok(true) => {
-            Err(Error::Damaged { path: dir.join(FILE), why: "it is missing, but there is a log beside it".into() })
-        }
-        _ => Ok(()),
+    if has_log(dir) {
+        return Err(Error::Damaged { path: dir.join(FILE), why: "it is missing, but there is a log beside it".into() });
     }
+    Ok(())
+}
+
+/// So is an identity without its log, from the moment that the node may have promised something to a cluster: with an empty one it would
+/// promise other things under the same id.
+fn refuse_lost_log(dir: &Path, cluster_id: Option<ClusterId>) -> Result<(), Error> {
+    if cluster_id.is_some() && !has_log(dir) { Err(Error::LostLog(dir.into())) } else { Ok(()) }
 }
 
 /// Takes `dir` for this process, for as long as the file lives.
@@ -291,12 +308,36 @@ mod tests {
         assert_eq!(Meta::open(dir.path(), "balsa-0").unwrap().node_id, id);
     }
 
+    fn give_log(dir: &Path) {
+        fs::create_dir(dir.join("log")).unwrap();
+        fs::write(dir.join("log/1"), "x").unwrap();
+    }
+
     #[test]
-    fn an_adopted_cluster_is_remembered() {
+    fn an_adopted_cluster_is_remembered_and_another_is_adopted_only_by_a_new_directory() {
         let dir = tempfile::tempdir().unwrap();
-        let cluster = ClusterId::random();
-        Meta::open(dir.path(), "balsa-0").unwrap().adopt(cluster).unwrap();
-        assert_eq!(Meta::open(dir.path(), "balsa-0").unwrap().cluster_id, Some(cluster));
+        let open = || Meta::open(dir.path(), "balsa-0").unwrap();
+        let (first, second) = (ClusterId::random(), ClusterId::random());
+        open().adopt(first).unwrap();
+        give_log(dir.path());
+        assert_eq!(open().cluster_id, Some(first));
+        open().adopt(second).unwrap();
+        assert_eq!(open().cluster_id, Some(second));
+        open().stand(Standing::Member).unwrap();
+        open().adopt(second).unwrap();
+        let other = std::panic::catch_unwind(|| open().adopt(first));
+        assert!(other.is_err() && open().cluster_id == Some(second));
+    }
+
+    #[test]
+    fn an_identity_whose_log_is_lost_is_refused_once_it_belongs_to_a_cluster() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Meta::open(dir.path(), "balsa-0");
+        open().unwrap();
+        open().unwrap().adopt(ClusterId::random()).unwrap();
+        assert!(matches!(open(), Err(Error::LostLog(_))));
+        give_log(dir.path());
+        open().unwrap();
     }
 
     #[test]
@@ -318,6 +359,7 @@ mod tests {
         let open = || Meta::open(dir.path(), "balsa-0").unwrap();
         let (old, new) = (ClusterId::random(), ClusterId::random());
         open().adopt(old).unwrap();
+        give_log(dir.path());
         let id = open().node_id;
         for standing in [Standing::RolledBack("forgot".into()), Standing::Removed("was removed".into())] {
             open().stand(standing).unwrap();
@@ -356,8 +398,7 @@ mod tests {
     #[test]
     fn a_log_without_an_identity_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("log")).unwrap();
-        fs::write(dir.path().join("log/1"), "x").unwrap();
+        give_log(dir.path());
         assert!(matches!(Meta::open(dir.path(), "balsa-0"), Err(Error::Damaged { .. })));
     }
 }

@@ -66,7 +66,7 @@ pub(super) async fn run(args: &Args, session: &mut Session<'_>) -> Result<Exit, 
         Command::Promote { name } => (Kind::Promote, name.as_str(), false),
         Command::TransferLeader { name } => (Kind::TransferLeader, name.as_deref().unwrap_or_default(), false),
     };
-    let change = MemberChange { kind: kind.into(), name: name.to_owned(), yes };
+    let change = MemberChange { kind: kind.into(), name: name.to_owned(), yes, ..MemberChange::default() };
     session.as_operator().await?;
     let client = session.client_within(PATIENCE);
     let done = client.change_member(&change).await.map_err(module::of_operator)?;

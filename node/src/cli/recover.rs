@@ -35,11 +35,12 @@ pub(super) fn run(args: &Args, format: Format, console: &mut Console) -> Result<
             return Ok(Exit::No);
         }
     }
-    let (old, last) = (survivor.cluster_id, survivor.last.index);
+    let (old, last) = (survivor.cluster_id, survivor.last);
     let cluster_id = survivor.recover(config.this_member().into())?;
     match format {
         Format::Json => console.json(&json!({
-            "name": name, "cluster_id": cluster_id.to_string(), "was": old.to_string(), "last_index": last,
+            "name": name, "cluster_id": cluster_id.to_string(), "was": old.to_string(),
+            "last_index": last.index, "last_term": last.committed_leader_id().term,
         }))?,
         Format::Text => {
             console.line(format!("{name} is the only voter of cluster {cluster_id}, which is new."))?;
@@ -51,7 +52,7 @@ pub(super) fn run(args: &Args, format: Format, console: &mut Console) -> Result<
 
 fn explain(survivor: &Survivor, name: &str, console: &mut Console) {
     let Survivor { cluster_id, last, committed, members, retired, .. } = survivor;
-    let last = last.index;
+    let (last, term) = (last.index, last.committed_leader_id().term);
     console.note(&format!(
         "{name} (node {}) of cluster {cluster_id}, whose members are, as far as it knows:",
         survivor.node_id()
@@ -61,7 +62,8 @@ fn explain(survivor: &Survivor, name: &str, console: &mut Console) {
         let own = if *id == survivor.node_id() { ", this node" } else { "" };
         console.note(&format!("  {}  {id}  {role}, {}{own}", member.name, member.peer_addr));
     }
-    console.note(&format!("Its log ends with index {last}; it knows that {committed} is committed."));
+    console
+        .note(&format!("Its log ends with index {last} of term {term}; it knows that index {committed} is committed."));
     if let Some(why) = retired {
         console.note(&format!(
             "\nIt has given up its place: this node {why}. Recovered, it starts all the same, with what it has."
@@ -82,6 +84,6 @@ fn explain(survivor: &Survivor, name: &str, console: &mut Console) {
          Never start the others with their data again: they are of the old cluster, which a majority of them would go on with, \
          beside this one. With empty data directories they join the new one.\n\
          If any of the others can be brought back, so that a majority is, do that instead. If several are left, recover the one \
-         whose log ends last."
+         whose log ends in the highest term; of those that end in the same term, the one with the highest index."
     ));
 }

@@ -94,6 +94,8 @@ pub struct Cluster {
     pub name: String,
     /// The nodes that found it, by ordinal. A node beyond `replicas` is not among them.
     pub members: Vec<Member>,
+    /// The nodes with higher ordinals than those, up to the most that there may be, as far as the templates have addresses for them.
+    pub beyond: Vec<Member>,
     /// This node as the others know it.
     pub own: Member,
     /// The names that nodes may have, by ordinal, also beyond `members`.
@@ -455,6 +457,7 @@ fn build(settings: &Settings, sites: &[Site], here: &Site, data_dir: &Template, 
         cluster: Cluster {
             name: text("cluster.name").to_owned(),
             members: sites.iter().take(number("cluster.replicas") as usize).map(|site| site.member.clone()).collect(),
+            beyond: nodes::beyond(settings, sites),
             own: here.member.clone(),
             names: nodes::all_names(settings),
             replicas: settings.is_set("cluster.replicas").then(|| number("cluster.replicas") as u32),

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use super::Member;
 use super::problem::{AddressFault, Findings, Problem};
-use super::schema::Key;
+use super::schema::{Key, REPLICAS_MAX};
 use super::settings::{Origin, Settings, is_name};
 use super::template::{Scope, Template};
 
@@ -126,6 +126,29 @@ pub(super) fn all_names(settings: &Settings) -> Vec<String> {
     let Some(template) = template else { return Vec::new() };
     let count = if template.is_constant() { 1 } else { ORDINALS_MAX };
     (0..count).map_while(|ordinal| name(&template, cluster, ordinal).ok()).collect()
+}
+
+/// The nodes beyond `replicas`, as others would reach them: who was let in when that number was a higher one is to be found there, if
+/// anywhere. Ordinals for which the templates have no address of their own are left out.
+pub(super) fn beyond(settings: &Settings, sites: &[Site]) -> Vec<Member> {
+    let template = |path| settings.text(path).and_then(|text| Template::parse(text).ok());
+    let addresses = |advertised, listening| template(advertised).or_else(|| template(listening));
+    let clients = addresses("node.advertise_client_addr", "node.client_addr");
+    let peers = addresses("node.advertise_peer_addr", "node.peer_addr").filter(|template| !template.is_constant());
+    let (Some(clients), Some(peers)) = (clients, peers) else { return Vec::new() };
+    let cluster = settings.text("cluster.name").unwrap_or_default();
+    let replicas = settings.number("cluster.replicas").unwrap_or(REPLICAS_MAX);
+    let names = all_names(settings).into_iter().zip(0..).take(REPLICAS_MAX as usize).skip(replicas as usize);
+    let member = |(name, ordinal): (String, u32)| {
+        let reach = |template: &Template| {
+            let text = template.evaluate(Scope { ordinal, name: Some(&name), cluster }).ok()?;
+            reach_address(&text).ok()
+        };
+        let (client_addr, peer_addr) = (reach(&clients)?, reach(&peers)?);
+        Some(Member { ordinal, name, client_addr, peer_addr })
+    };
+    let has_its_own = |member: &Member| !sites.iter().any(|site| site.member.peer_addr == member.peer_addr);
+    names.filter_map(member).filter(has_its_own).collect()
 }
 
 fn name(template: &Template, cluster: &str, ordinal: u32) -> Result<String, super::template::Fault> {

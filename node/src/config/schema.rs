@@ -88,6 +88,8 @@ pub enum Obeyed {
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 const GIB: u64 = 1024 * MIB;
+/// Nine voters need five to agree; above that each write waits for more disks and nothing is gained.
+pub const REPLICAS_MAX: u64 = 9;
 
 /// One section: its name, what it is about, and whether it is written `[[name]]`.
 #[derive(Debug)]
@@ -217,10 +219,9 @@ pub const KEYS: &[Key] = &[
         obeyed: Obeyed::AtFounding,
         doc: "The cluster's name. Nodes of clusters with different names do not found one together.",
     },
-    // Nine voters need five to agree; above that each write waits for more disks and nothing is gained.
     Key {
         path: "cluster.replicas",
-        kind: Kind::Integer(1, 9),
+        kind: Kind::Integer(1, REPLICAS_MAX),
         default: Default::Number(1),
         obeyed: Obeyed::ByLog,
         doc: "How many nodes there are: at first those that found the cluster, then those that a majority of the voters' files want. \

@@ -9,7 +9,7 @@ use openraft::async_runtime::WatchReceiver;
 use tokio::time::{MissedTickBehavior, interval};
 use tonic::{Code, Status};
 
-use super::{Leader, Node, PeerView, lag};
+use super::{Leader, Node, PeerView, lag, leadership};
 use crate::ids::{Digest, NodeId};
 use crate::proto::command as pb;
 use crate::proto::{admin, peer};
@@ -28,6 +28,10 @@ const SILENCE: Duration = Duration::from_secs(3);
 const GENESIS_POLL: Duration = Duration::from_millis(100);
 /// How long a tick may take before it is tried again.
 const TICK: Duration = Duration::from_secs(5);
+/// How long one that is to lead has for it, at most.
+const HAND_OVER: Duration = Duration::from_secs(2);
+/// Who is to lead was heard of within this time, which is two exchanges.
+const HEARD: Duration = Duration::from_millis(2500);
 /// How long the state may take to become durable before the log is trimmed.
 const SNAPSHOT: Duration = Duration::from_secs(60);
 
@@ -61,9 +65,13 @@ impl Node {
         let node = self.clone();
         tokio::spawn(async move { node.watch_lag().await });
         let node = self.clone();
+        tokio::spawn(async move { node.watch_leadership().await });
+        let node = self.clone();
         tokio::spawn(async move { node.keep_house().await });
         let node = self.clone();
         tokio::spawn(async move { node.recall().await });
+        let node = self.clone();
+        tokio::spawn(async move { node.keep_memory().await });
         let node = self.clone();
         tokio::spawn(async move { node.enter().await });
         let node = self.clone();
@@ -100,6 +108,7 @@ impl Node {
                 continue;
             }
             known = leader;
+            self.inner.led.lock().changes(Instant::now());
             self.inner.clock.lock().observe(self.inner.reader.view().progress().time_ms, Instant::now());
             self.inner.leader_changes.fetch_add(1, Ordering::Relaxed);
             match self.leader() {
@@ -121,6 +130,17 @@ impl Node {
                 metrics.current_leader.and(metrics.cluster_committed).map(|id| id.index())
             };
             self.inner.lag.lock().look(committed, self.published(), Instant::now());
+        }
+    }
+
+    /// Asks again and again whether a majority stands behind the leader.
+    async fn watch_leadership(&self) {
+        let mut asks = every(leadership::ASK);
+        loop {
+            asks.tick().await;
+            if self.confirm_leader().await.is_ok() {
+                self.inner.led.lock().confirm(Instant::now());
+            }
         }
     }
 
@@ -338,28 +358,35 @@ impl Node {
         first_difference(&digests(&self.recent_digests()), &digests(&response.digests))
     }
 
-    /// Hands leadership to the voter that is furthest, of those whose clocks are right, if this node has it.
+    /// Hands leadership to another voter, if this node has it: to the best one, and to the next best if that one does not take it.
     pub(super) async fn give_up_leadership(&self) {
-        if !self.is_leader() {
-            return;
-        }
-        let Some(to) = self.best_successor() else { return };
-        tracing::info!(%to, "handing leadership over");
-        if self.inner.raft.trigger().transfer_leader(to).await.is_ok() {
-            let until = Instant::now() + Duration::from_secs(2);
-            while matches!(self.leader(), Leader::This) && Instant::now() < until {
+        // That is how long one that is asked goes on getting its log in order.
+        let takes = self.inner.config.raft.election_timeout_min.min(HAND_OVER);
+        let mut asked = BTreeSet::new();
+        while self.is_leader() {
+            let Some(to) = self.best_successor(&asked) else { return };
+            asked.insert(to);
+            tracing::info!(%to, "handing leadership over");
+            if self.inner.raft.trigger().transfer_leader(to).await.is_err() {
+                return;
+            }
+            let until = Instant::now() + takes;
+            while self.is_leader() && Instant::now() < until {
                 self.leader_news(Duration::from_millis(50)).await;
             }
         }
     }
 
-    /// The voter that is furthest, of those whose clocks are right.
-    pub(super) fn best_successor(&self) -> Option<NodeId> {
-        let (voters, now) = (self.voters(), Instant::now());
+    /// The voter to lead instead of this node, if this one leads: of those who were heard of lately, who can and were not asked already,
+    /// the one whose log is furthest.
+    pub(super) fn best_successor(&self, but: &BTreeSet<NodeId>) -> Option<NodeId> {
+        let (voters, matched, now) = (self.voters(), self.matched(), Instant::now());
         let (views, clock) = (self.inner.views.lock(), self.inner.clock.lock());
-        let fresh = views.iter().filter(|(id, view)| view.is_fresh() && voters.contains(id));
-        let right = fresh.filter(|(_, view)| clock.agrees_with(view.clock_at(now), now));
-        right.max_by_key(|(_, view)| view.status.last_index).map(|(id, _)| *id)
+        let others = views.iter().filter(|(id, _)| voters.contains(id) && !but.contains(id));
+        let able = others.filter(|(_, view)| {
+            view.at.elapsed() < HEARD && !view.status.cannot_lead && clock.agrees_with(view.clock_at(now), now)
+        });
+        able.map(|(id, _)| *id).max_by_key(|id| matched.get(id).copied().flatten())
     }
 
     /// Snapshots by the log's size, checkpoints by time.

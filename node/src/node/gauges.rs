@@ -8,8 +8,8 @@ use openraft::async_runtime::WatchReceiver;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
+use super::Node;
 use super::status::{refused_by, short};
-use super::{Leader, Node};
 use crate::http::{
     CheckLabels, Metrics, ModuleLabels, PeerLabels, QueueLabels, RefusedLabels, SourceLabels, StoreLabels,
 };
@@ -57,7 +57,7 @@ impl Node {
     fn set_raft_gauges(&self, metrics: &Metrics, status: &admin::NodeStatus) {
         metrics.set_role(&status.role);
         set(&metrics.raft_term, status.term);
-        set(&metrics.raft_leader_known, i64::from(!matches!(self.leader(), Leader::Unknown)));
+        set(&metrics.raft_leader_known, i64::from(self.is_led().is_ok()));
         count(&metrics.raft_leader_changes, self.inner.leader_changes.load(Ordering::Relaxed));
         set(&metrics.raft_last_index, status.last_index);
         set(&metrics.raft_committed_index, status.committed_index);

@@ -1,7 +1,8 @@
 //! The node: everything wired together, and the front end's [`Backend`].
 //!
 //! [`run`] builds and drains, [`propose`] is the way of a command, [`read`] that of a query, [`duties`] is what happens without
-//! anybody asking (genesis, ticks, exchange of digests, snapshots), [`members`] who takes part, [`status`] is what operators see.
+//! anybody asking (genesis, ticks, exchange of digests, snapshots), [`members`] who takes part, [`leadership`] whether anybody leads,
+//! [`status`] is what operators see.
 
 mod admission;
 mod backup;
@@ -9,6 +10,7 @@ mod compile;
 mod duties;
 mod gauges;
 mod lag;
+mod leadership;
 mod members;
 mod modules;
 mod propose;
@@ -32,6 +34,7 @@ use tokio::sync::watch;
 use self::admission::Admission;
 use self::compile::Compiler;
 use self::lag::Lag;
+use self::leadership::Leadership;
 use self::members::Members;
 use self::modules::Changes;
 use self::queries::Queries;
@@ -97,6 +100,8 @@ struct Inner {
     refusals: Mutex<BTreeMap<NodeId, String>>,
     /// How far apply is behind.
     lag: Mutex<Lag>,
+    /// Whether somebody leads.
+    led: Mutex<Leadership>,
     /// What is measured on the way of calls.
     meters: Meters,
     traces: Traces,
@@ -147,6 +152,21 @@ impl Node {
 
     fn is_leader(&self) -> bool {
         matches!(self.leader(), Leader::This)
+    }
+
+    /// Whether this node has led for as long.
+    fn leads_for(&self, time: Duration) -> bool {
+        self.is_leader() && self.inner.led.lock().lasts(Instant::now()) >= time
+    }
+
+    /// Whether a leader is known, and a majority stands behind it; if not, why not.
+    fn is_led(&self) -> Result<(), String> {
+        let leader = match self.leader() {
+            Leader::This => Some(self.inner.identity.member().name.clone()),
+            Leader::Other(_, member) => Some(member.name),
+            Leader::Unknown => None,
+        };
+        self.inner.led.lock().check(leader.as_deref(), Instant::now())
     }
 
     /// Waits until something changes about who leads, but not longer than `at_most`.

@@ -66,13 +66,18 @@ impl Node {
 
     /// One round for all queries of this node that wait: confirms an index, and waits until it is published.
     pub(super) async fn readable_round(&self) -> Result<u64, ServiceError> {
-        let index = match self.leader() {
-            Leader::This => self.inner.leadership.read_index().await?,
-            Leader::Other(id, member) => self.ask_leader(id, &member.peer_addr).await?,
-            Leader::Unknown => return Err(ServiceError::NoLeader),
-        };
+        let index = self.confirm_leader().await?;
         self.wait_published(index, Instant::now() + ROUND).await?;
         Ok(index)
+    }
+
+    /// Has the leader confirm that it leads; the index that is committed then.
+    pub(super) async fn confirm_leader(&self) -> Result<u64, ServiceError> {
+        match self.leader() {
+            Leader::This => self.inner.leadership.read_index().await,
+            Leader::Other(id, member) => self.ask_leader(id, &member.peer_addr).await,
+            Leader::Unknown => Err(ServiceError::NoLeader),
+        }
     }
 
     /// One round for all who ask this node as the leader.

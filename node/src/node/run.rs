@@ -13,7 +13,8 @@ use tokio::task::JoinHandle;
 
 use super::admission::Admission;
 use super::compile::Compiler;
-use super::members::{Members, OnDisk};
+use super::leadership::Leadership;
+use super::members::{Members, Memory, OnDisk};
 use super::modules::Changes;
 use super::queries::Queries;
 use super::streams::Streams;
@@ -246,6 +247,7 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
         async move { fatal.raise(format!("the log: {}", log.failed().await)) }
     });
     let peers = Peers::new(meta.node_id, meta.cluster_id);
+    let memory = Memory::open(&config.node.data_dir, meta.cluster_id);
     let raft_config = Arc::new(raft_config(&config)?);
     let raft = Raft::new(meta.node_id, raft_config, Network::new(peers.clone()), log_store, applier.clone())
         .await
@@ -283,7 +285,7 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
         reader,
         receiver,
         published,
-        members: Members::new(at_start),
+        members: Members::new(at_start, memory),
         reads: ReadGate::default(),
         leadership: ReadGate::default(),
         clock: Mutex::new(clock),
@@ -293,6 +295,7 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
         views: Mutex::default(),
         refusals: Mutex::default(),
         lag: Mutex::default(),
+        led: Mutex::new(Leadership::new(Instant::now())),
         meters,
         traces,
         fenced: Mutex::new(fenced),
@@ -315,6 +318,7 @@ fn identity(config: &Config, meta: Meta) -> Identity {
         ordinal: config.node.ordinal,
         own: (&config.cluster.own).into(),
         members: config.cluster.members.iter().map(Into::into).collect(),
+        beyond: config.cluster.beyond.iter().map(Into::into).collect(),
     }
 }
 
@@ -391,6 +395,7 @@ impl Node {
     async fn leave(&self, told: Stop, stops: &mut mpsc::Receiver<Stop>, mut servers: Servers) {
         tracing::info!("stopping: not ready any more, leadership handed over");
         self.inner.leaving.store(true, Ordering::Relaxed);
+        self.allow_elections();
         self.give_up_leadership().await;
         let wait = self.inner.config.node.drain_wait;
         if told == Stop::Soon && !wait.is_zero() {
@@ -411,6 +416,7 @@ impl Node {
 
     /// Stops Raft and makes the state durable, so that the next start has nothing to replay.
     async fn close(&self) -> Result<(), Error> {
+        self.write_memory().await;
         self.inner.raft.shutdown().await.map_err(|error| Error::Raft(error.to_string()))?;
         self.inner.applier.stop().await.map_err(|error| Error::Fault(error.to_string()))?;
         self.inner.traces.stop().await;

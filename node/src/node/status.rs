@@ -8,7 +8,7 @@ use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 use tokio::sync::oneshot;
 
-use super::{Leader, Node};
+use super::Node;
 use crate::command::{Refusal, TrapClass};
 use crate::http::{Check, Readiness};
 use crate::ids::Digest;
@@ -158,6 +158,7 @@ impl Node {
             changes: if metrics.state == ServerState::Leader { self.inner.changes.shown() } else { Vec::new() },
             waiting: self.inner.members.waiting(),
             candidates: self.inner.members.candidates(),
+            cannot_lead: self.staying().is_err() || !self.may_lead(),
         }
     }
 
@@ -253,7 +254,6 @@ impl Node {
             Some(why) => format!("this node is not a member of its cluster yet: {why}"),
             None => "this node is not a voter of a cluster yet".to_owned(),
         };
-        let leader_known = check(!matches!(self.leader(), Leader::Unknown), "no leader is known");
         let recovered = self.inner.recovered.load(Ordering::Relaxed);
         let clock_off = self.inner.clock_off.load(Ordering::Relaxed);
         // An operator reads them from top to bottom: what is first explains what follows.
@@ -263,7 +263,7 @@ impl Node {
             Check::needed("states_agree", undecided.map_or(Ok(()), Err)),
             Check::needed("recovered", check(recovered, "it is catching up with the log after its start")),
             Check::needed("voter", check(is_voter, &no_voter)),
-            Check::needed("leader_known", leader_known),
+            Check::needed("leader_known", self.is_led()),
             Check::needed("module_active", check(self.has_begun(), "no module is active yet")),
             Check::needed("caught_up", caught_up),
             // Its answers are right all the same, since log time is the majority's: no reason to send clients elsewhere.

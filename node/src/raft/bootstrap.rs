@@ -1,15 +1,20 @@
 //! How a cluster begins, once.
 //!
-//! Only ordinal 0 may begin one, and only when every other first member answers that it is *pristine*: no cluster, no vote, an
-//! empty log. A node that does not answer is not pristine: it may be one that lost its network and has a log. Ordinal 0 makes a
-//! cluster id and fsyncs it, asks each of the others to adopt it (each fsyncs before it answers), and only then initialises
+//! Only ordinal 0 may begin one, and only when every other first member answers that it is *pristine*: no vote, an empty log, and it
+//! was never a member. A node that does not answer is not pristine: it may be one that lost its network and has a log. Ordinal 0 makes
+//! a cluster id and fsyncs it, asks each of the others to adopt it (each fsyncs before it answers), and only then initialises
 //! Raft with all of them. A crash at any point is repeated from the start with the same id: adopting twice is the same as
 //! once, and Raft refuses to be initialised twice.
 //!
+//! If ordinal 0 loses its volume before that, the next one makes another id, and the others adopt that instead: as long as one of them
+//! has neither a vote nor an entry it has promised nothing to anybody. A first one that was not lost, only away, finds that they are of
+//! another cluster now, and needs every one of them to begin its own.
+//!
 //! Everybody else joins, and so does ordinal 0 if it loses its volume later: it comes back pristine and finds that the others
-//! belong to a cluster. A node that joins takes the cluster's id from the members that its configuration names
-//! ([`Identity::find_cluster`]), and notes before anything else that it joins: from then on it never begins one.
-//! How it is let in is [`crate::node`]'s, in `members`.
+//! belong to a cluster. So before it begins one it looks for one ([`Identity::find_cluster`]), and not only among those that its
+//! configuration counts: a file that says `replicas = 1`, or nothing, names nobody else to be asked, and there may be nodes all the
+//! same. A node that joins takes the cluster's id from those that answer, and notes before anything else that it joins: from then on
+//! it never begins one. How it is let in is [`crate::node`]'s, in `members`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -43,6 +48,8 @@ pub struct Identity {
     pub own: Member,
     /// From the configuration: the first members by ordinal. A node beyond `replicas` is not among them.
     pub members: Vec<Member>,
+    /// From the configuration: nodes with higher ordinals, which may have been let in when there were more.
+    pub beyond: Vec<Member>,
 }
 
 /// A cluster that has begun, and those of its members that answered.
@@ -121,7 +128,7 @@ impl Identity {
             name: self.member().name.clone(),
             id: meta.node_id.0,
             cluster_id: meta.cluster_id.map(|id| id.0.to_vec().into()).unwrap_or_default(),
-            pristine: pristine && meta.cluster_id.is_none(),
+            pristine: pristine && meta.standing == Standing::New,
             cluster_name: self.cluster_name.clone(),
             replicas: self.replicas(),
             peer_addr: self.member().peer_addr.clone(),
@@ -141,9 +148,11 @@ impl Identity {
         let mut meta = self.meta.lock();
         match meta.cluster_id {
             Some(own) if own == id => {}
-            Some(own) => return Err(format!("this node belongs to cluster {own}")),
+            Some(own) if initialized || meta.standing != Standing::New => {
+                return Err(format!("this node belongs to cluster {own}"));
+            }
             None if initialized => return Err("this node has a log or a vote, so it is not a new one".to_owned()),
-            None => meta.adopt(id).map_err(|error| error.to_string())?,
+            _ => meta.adopt(id).map_err(|error| error.to_string())?,
         }
         peers.set_cluster(id);
         Ok(meta.node_id)
@@ -152,24 +161,26 @@ impl Identity {
     /// Begins the cluster, if all its first members agree and none has a past.
     pub async fn found(&self, raft: &Raft, peers: &Peers) -> Result<(), NotYet> {
         let own = self.meta.lock().cluster_id;
+        let mut founders = Vec::new();
         for member in self.others() {
             let them = ask(peers, member).await?;
             self.expect_pristine(member, &them, own)?;
+            founders.push((NodeId(them.id), member));
         }
         let cluster = own.unwrap_or_else(ClusterId::random);
         self.meta.lock().adopt(cluster)?;
         peers.set_cluster(cluster);
         let mut members = BTreeMap::from([(peers.own(), self.member().clone())]);
-        for member in self.others() {
-            members.insert(self.ask_to_adopt(peers, member, cluster).await?, member.clone());
+        for (id, member) in founders {
+            members.insert(self.ask_to_adopt(peers, id, member, cluster).await?, member.clone());
         }
         raft.initialize(members).await.map_err(|error| NotYet::Raft(error.to_string()))
     }
 
-    /// Looks for a cluster of this name that has begun, among the members that the configuration names.
+    /// Looks for a cluster of this name that has begun, among all nodes that there may be by the configuration.
     pub async fn find_cluster(&self, peers: &Peers) -> Result<Found, NotYet> {
-        let asked =
-            futures::future::join_all(self.others().map(async |member| (member, ask(peers, member).await))).await;
+        let places = self.others().chain(self.beyond.iter().filter(|member| member.name != self.own.name));
+        let asked = futures::future::join_all(places.map(async |member| (member, ask(peers, member).await))).await;
         let mut found: Option<(Found, &str)> = None;
         for (member, them) in &asked {
             let Ok(them) = them else { continue };
@@ -188,7 +199,7 @@ impl Identity {
         }
         let Some((found, name)) = found else {
             let asked: Vec<_> =
-                asked.iter().map(|(member, _)| format!("{} at {}", member.name, member.peer_addr)).collect();
+                self.others().map(|member| format!("{} at {}", member.name, member.peer_addr)).collect();
             return Err(NotYet::NoCluster { asked: asked.join(", ") });
         };
         match self.meta.lock().cluster_id {
@@ -245,7 +256,13 @@ impl Identity {
         Err(NotYet::NotPristine { name, addr, cluster })
     }
 
-    async fn ask_to_adopt(&self, peers: &Peers, member: &Member, cluster: ClusterId) -> Result<NodeId, NotYet> {
+    async fn ask_to_adopt(
+        &self,
+        peers: &Peers,
+        id: NodeId,
+        member: &Member,
+        cluster: ClusterId,
+    ) -> Result<NodeId, NotYet> {
         let not_adopted = |why: String| NotYet::NotAdopted { name: member.name.clone(), why };
         let mut client =
             peers.client(&member.peer_addr, Purpose::Forward).map_err(|error| not_adopted(error.to_string()))?;
@@ -253,7 +270,7 @@ impl Identity {
             cluster_id: cluster.0.to_vec().into(),
             founding_hash: self.founding_hash.to_vec().into(),
         };
-        match tokio::time::timeout(ANSWER_WITHIN, client.adopt(Request::new(request))).await {
+        match tokio::time::timeout(ANSWER_WITHIN, client.adopt(peers.addressed(id, request))).await {
             Ok(Ok(response)) => Ok(NodeId(response.into_inner().id)),
             Ok(Err(status)) => Err(not_adopted(status.message().to_owned())),
             Err(_) => Err(not_adopted("no answer".to_owned())),

@@ -254,6 +254,7 @@ impl<H: Host> Peer for PeerService<H> {
     }
 
     async fn adopt(&self, request: Request<pb::AdoptRequest>) -> Result<Response<pb::AdoptResponse>, Status> {
+        self.peers.admit_founder(request.metadata()).map_err(|status| *status)?;
         let id = self.host.adopt(request.into_inner()).await.map_err(Status::failed_precondition)?;
         Ok(Response::new(pb::AdoptResponse { id: id.0 }))
     }

@@ -6,10 +6,10 @@
 //! sends it and who is meant, because names and addresses get reused by other pods; the receiver refuses what is not for it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
@@ -51,7 +51,7 @@ pub struct Peers(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     own: NodeId,
-    cluster: OnceLock<ClusterId>,
+    cluster: RwLock<Option<ClusterId>>,
     channels: Mutex<HashMap<(String, Purpose), Made>>,
     /// Where the members are, as of the last membership.
     places: Mutex<HashMap<NodeId, String>>,
@@ -76,13 +76,9 @@ pub struct BadAddress {
 impl Peers {
     /// For the node `own`, which belongs to `cluster` if it joined one already.
     pub fn new(own: NodeId, cluster: Option<ClusterId>) -> Self {
-        let known = OnceLock::new();
-        if let Some(id) = cluster {
-            known.set(id).expect("it was just made");
-        }
         let inner = Inner {
             own,
-            cluster: known,
+            cluster: RwLock::new(cluster),
             channels: Mutex::default(),
             places: Mutex::default(),
             meter: ReplicationMeter::default(),
@@ -102,12 +98,12 @@ impl Peers {
 
     /// The cluster this node belongs to, once it does.
     pub fn cluster(&self) -> Option<ClusterId> {
-        self.0.cluster.get().copied()
+        *self.0.cluster.read()
     }
 
-    /// Notes the cluster this node now belongs to; for ever.
+    /// Notes the cluster this node now belongs to, as its directory has it.
     pub fn set_cluster(&self, id: ClusterId) {
-        assert_eq!(*self.0.cluster.get_or_init(|| id), id, "a node never changes its cluster");
+        *self.0.cluster.write() = Some(id);
     }
 
     /// Takes in where the members are.
@@ -178,6 +174,16 @@ impl Peers {
         from.map_err(|_| refuse("the request does not say which node sent it".into()))
     }
 
+    /// Whether a request with this metadata is for this node, of whatever cluster: a cluster's first question comes from outside.
+    pub fn admit_founder(&self, metadata: &MetadataMap) -> Result<(), Box<Status>> {
+        match text(metadata, TO_KEY) {
+            // One that begins a cluster in a version from before it said whom it means.
+            "" => Ok(()),
+            to if to == self.0.own.to_string() => Ok(()),
+            to => Err(refuse(format!("this is node {}, not {to:?}", self.0.own))),
+        }
+    }
+
     /// `message` for whoever of the cluster is at an address.
     pub fn addressed_to_any<T>(&self, message: T) -> Request<T> {
         self.addressed(NodeId(0), message)
@@ -227,6 +233,8 @@ mod tests {
         assert_eq!(bob.admit(request.metadata()).unwrap(), NodeId(1));
         let stale = alice.addressed(NodeId(9), ());
         assert_eq!(refusal(&bob, &stale), r#"this is node 0000000000000002, not "0000000000000009""#);
+        assert!(bob.admit_founder(request.metadata()).is_ok());
+        assert!(bob.admit_founder(stale.metadata()).is_err());
     }
 
     #[test]

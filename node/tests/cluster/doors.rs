@@ -53,6 +53,45 @@ async fn each_door_serves_what_it_is_for_and_nothing_else() {
     assert_eq!(answer(socket(), IDENTIFY).await.0, Code::Unimplemented);
 }
 
+/// Names and addresses get reused by other nodes: only who is of this cluster and means this node is answered. Exceptions are the
+/// questions by which a cluster begins, and those of a node that does not know whom it will find.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_question_among_nodes_says_which_cluster_it_is_of_and_whom_it_means() {
+    let cluster = Cluster::start(Setup { replicas: 1, ..Setup::default() }).await;
+    let ours = cluster.status().await.cluster_id;
+    let own = cluster.nodes[0].own_status().await.unwrap().id;
+    let methods = include_str!("../../proto/peer.proto").lines().filter_map(|line| line.trim().strip_prefix("rpc "));
+    let methods: Vec<_> = methods.filter_map(|line| line.split('(').next()).collect();
+    assert!(methods.len() > 15, "{methods:?}");
+    let mut grpc = Grpc::new(connect(format!("http://{}", cluster.nodes[0].peer_address())).await.unwrap());
+    let mut ask = async |method: &str, cluster: &str, to: u64| {
+        let mut request = tonic::Request::new(Bytes::new());
+        for (key, value) in
+            [("balsa-cluster", cluster), ("balsa-from", &format!("{:016x}", 7)), ("balsa-to", &format!("{to:016x}"))]
+        {
+            request.metadata_mut().insert(key, value.parse().unwrap());
+        }
+        grpc.ready().await.unwrap();
+        let path = format!("/balsa.peer.v1.Peer/{method}").parse().unwrap();
+        match grpc.unary(request, path, RawCodec).await {
+            Err(status) if status.code() == Code::FailedPrecondition => status.message().to_owned(),
+            other => format!("answered: {:?}", other.map(|_| ())),
+        }
+    };
+    for method in methods {
+        let (foreign, misled) = (ask(method, &"ab".repeat(16), own).await, ask(method, &ours, own ^ 1).await);
+        let (any_cluster, anybody) = match method {
+            "Identify" => (true, true),
+            "Adopt" => (true, false),
+            "Recall" | "Standing" => (false, true),
+            _ => (false, false),
+        };
+        let refusal = "this node belongs to cluster ";
+        assert!(foreign.starts_with(refusal) != any_cluster, "{method} from another cluster: {foreign}");
+        assert!(misled.starts_with("this is node ") != anybody, "{method} for another node: {misled}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn operators_find_the_socket_of_the_node_that_runs_where_they_are() {
     let mut cluster = Cluster::start(Setup::default()).await;

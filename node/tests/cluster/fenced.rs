@@ -46,12 +46,14 @@ async fn a_flipped_bit_fences_that_node_alone_and_for_good() {
     assert_eq!(cluster.balsa(&["put", "fruit", "pear", "--prev"]).await.ends(0), "apple");
     assert_fenced(&cluster, broken).await;
     assert!(cluster.nodes[broken].data_dir.join("fenced").exists());
+    no_majority_is_built_on_it(&cluster, broken).await;
 
     cluster.balsa(&["put", "fruit", "plum"]).await.ends(0);
     assert_eq!(cluster.balsa(&["get", "fruit"]).await.ends(0), "plum");
     cluster.nodes[broken].kill().await;
     cluster.nodes[broken].start();
     assert_fenced(&cluster, broken).await;
+    no_majority_is_built_on_it(&cluster, broken).await;
     let node = &cluster.nodes[broken];
     stays("it stays fenced", Duration::from_secs(1), async || !node.is_ready().await).await;
     cluster.balsa(&["put", "fruit", "fig"]).await.ends(0);
@@ -60,6 +62,18 @@ async fn a_flipped_bit_fences_that_node_alone_and_for_good() {
     cluster.nodes[broken].kill().await;
     cluster.ready().await;
     cluster.assert_same_state().await;
+}
+
+/// It talks, and follows nobody: without the other follower the leader would be alone.
+async fn no_majority_is_built_on_it(cluster: &Cluster, broken: usize) {
+    let other = until("one follows", async || {
+        let statuses = cluster.nodes[(broken + 1) % 3].status().await?.nodes;
+        statuses.iter().position(|node| node.role == "follower")
+    })
+    .await;
+    let ran = cluster.balsa(&["member", "remove", &cluster.nodes[other].name, "--yes"]).await;
+    let why = "the others could not go on without it: of 2 voters 1 would be able";
+    assert!(ran.code == 5 && ran.err.contains(why), "{ran:?}");
 }
 
 async fn assert_fenced(cluster: &Cluster, broken: usize) {

@@ -61,3 +61,64 @@ async fn a_first_node_with_an_emptied_directory_joins_and_never_begins_a_second_
         cluster.balsa(&["put", "fruit", "apple"]).await.ends(0);
     }
 }
+
+/// A file that counts fewer nodes than there are names nobody to be asked, and is no reason to begin a cluster beside the one that is there.
+#[tokio::test]
+async fn a_first_node_with_an_emptied_directory_joins_whatever_number_its_file_says() {
+    let mut cluster = Cluster::start(Setup::default()).await;
+    cluster.balsa(&["put", "fruit", "apple"]).await.ends(0);
+    let id = cluster.status().await.cluster_id;
+    let usual = cluster.toml(Setup::default());
+    for other in [usual.replace("replicas = 3", "replicas = 1"), usual.replace("replicas = 3", "")] {
+        assert_ne!(other, usual);
+        cluster.nodes[0].kill().await;
+        cluster.nodes[0].lose_volume();
+        let said = cluster.nodes[0].log().len();
+        cluster.nodes[0].start_with(&other);
+        cluster.ready().await;
+        assert_eq!(cluster.nodes[0].status().await.unwrap().cluster_id, id);
+        assert!(!cluster.nodes[0].log()[said..].contains("a new cluster has begun"));
+        assert_eq!(cluster.balsa(&["get", "fruit"]).await.ends(0), "apple");
+    }
+    // Alone, it is what such a file is for.
+    let mut alone = Cluster::stopped_in(cluster.into_turn(), Setup { replicas: 1, ..Setup::default() });
+    alone.start_all();
+    alone.ready().await;
+    assert!(alone.nodes[0].log().contains("a new cluster has begun"));
+}
+
+#[tokio::test]
+async fn who_was_asked_by_a_first_node_that_was_lost_before_it_began_begins_with_the_next_one() {
+    let mut cluster = Cluster::stopped(Setup::default()).await;
+    for at in [1, 2] {
+        cluster.nodes[at].start();
+        let node = &cluster.nodes[at];
+        until("it waits for the first one", async || node.status().await).await;
+        cluster.nodes[at].kill().await;
+        // As after the first one's question; then its volume was lost.
+        let meta = cluster.nodes[at].data_dir.join("node.meta");
+        let adopted = format!("cluster_id = \"{}\"\n", "ab".repeat(16));
+        fs::write(&meta, fs::read_to_string(&meta).unwrap() + &adopted).unwrap();
+    }
+    cluster.start_all();
+    cluster.ready().await;
+    let id = cluster.status().await.cluster_id;
+    assert_ne!(id, "ab".repeat(16));
+    for node in &cluster.nodes {
+        assert_eq!(node.status().await.unwrap().cluster_id, id);
+    }
+    cluster.balsa(&["check", "--timeout", "30s"]).await.ends(0);
+}
+
+#[tokio::test]
+async fn an_identity_without_its_log_is_no_node() {
+    let mut cluster = Cluster::start(Setup::default()).await;
+    cluster.nodes[2].kill().await;
+    fs::remove_dir_all(cluster.nodes[2].data_dir.join("log")).unwrap();
+    cluster.nodes[2].start();
+    assert_eq!(cluster.nodes[2].exited().await.code(), Some(1));
+    assert!(cluster.nodes[2].log().contains("and its log (log/) is missing"), "{}", cluster.nodes[2].log());
+    cluster.nodes[2].lose_volume();
+    cluster.nodes[2].start();
+    cluster.ready().await;
+}

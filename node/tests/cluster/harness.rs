@@ -84,7 +84,7 @@ pub(crate) struct Cluster {
     base: u16,
     dir: TempDir,
     founders: usize,
-    _turn: Turn,
+    turn: Turn,
 }
 
 pub(crate) struct Node {
@@ -120,7 +120,7 @@ impl Cluster {
         let config = dir.path().join("balsa.toml");
         fs::write(&config, toml(dir.path(), base, setup)).unwrap();
         let nodes = (0..count).map(|ordinal| Node::new(dir.path(), &config, base, ordinal)).collect();
-        let mut cluster = Self { nodes, base, dir, founders: setup.replicas.into(), _turn: turn };
+        let mut cluster = Self { nodes, base, dir, founders: setup.replicas.into(), turn };
         if setup.clocks {
             cluster.nodes.iter_mut().for_each(Node::give_clock);
         }
@@ -196,6 +196,11 @@ impl Cluster {
     /// Starts every node of the first that does not run; not those to spare.
     pub(crate) fn start_all(&mut self) {
         self.nodes.iter_mut().take(self.founders).filter(|node| node.process.is_none()).for_each(Node::start);
+    }
+
+    /// Takes the cluster down, and has its turn for the next one.
+    pub(crate) fn into_turn(self) -> Turn {
+        self.turn.clone()
     }
 
     /// Where the nodes were started, and what they leave there.
@@ -325,6 +330,13 @@ impl Node {
                 .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         }
         self.process = Some(command.spawn().unwrap());
+    }
+
+    /// The same, with a file of its own from now on.
+    pub(crate) fn start_with(&mut self, toml: &str) {
+        self.config = self.log.with_extension("toml");
+        fs::write(&self.config, toml).unwrap();
+        self.start();
     }
 
     fn give_clock(&mut self) {

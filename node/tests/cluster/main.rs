@@ -42,6 +42,7 @@ mod killed;
 mod lost;
 mod measured;
 mod midway;
+mod minority;
 mod pushed;
 mod python;
 mod read;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use openraft::EntryPayload;
 use openraft::entry::RaftEntry;
@@ -15,6 +16,7 @@ use crate::log_store::{LogStore, Options};
 use crate::meta::Meta;
 use crate::raft::codec::log_id;
 use crate::raft::types::{Entry, Member, Membership, TypeConfig};
+use crate::storage::{Fence, Files};
 
 /// The data directory of `balsa-0`, one of two voters.
 fn survivor() -> tempfile::TempDir {
@@ -83,7 +85,34 @@ fn a_person_is_told_what_is_given_up_before_the_question_in_whatever_form_the_re
         let ran = recover(directory.path(), more).terminal().stdin(b"no\n").run().exits(Exit::No);
         let (told, asked) = (ran.err.find("Given up: every entry after"), ran.err.find("To go on, type"));
         assert!(told.is_some() && told < asked, "{}", ran.err);
+        // By which several survivors are compared; a longer log may be one of an earlier term.
+        assert!(
+            ran.err.contains(" of term 1; it knows that index ") && ran.err.contains("ends in the highest term"),
+            "{}",
+            ran.err
+        );
     }
     let ran = recover(directory.path(), &["-o", "json", "--yes"]).run().exits(Exit::Ok);
     assert_eq!((ran.json()["name"].as_str(), &*ran.err), (Some("balsa-0"), ""));
+    assert_eq!(ran.json()["last_term"], 1);
+}
+
+#[test]
+fn who_has_nothing_that_a_cluster_could_be_made_of_is_refused() {
+    let directory = survivor();
+    let (dir, before) = (directory.path(), identity(directory.path()));
+    Fence::new(Arc::new(Files), dir).set("its state differs").unwrap();
+    let ran = recover(dir, &["--yes"]).run().exits(Exit::Usage);
+    assert!(ran.err.contains("its state differs"), "{}", ran.err);
+    assert_eq!(identity(dir), before);
+
+    // It was never a member: it has a cluster, and a log that says nothing of it.
+    let directory = survivor();
+    let dir = directory.path();
+    let own = Meta::open(dir, "balsa-0").unwrap().node_id;
+    let other = identity(dir).replace(&own.to_string(), &NodeId(8).to_string());
+    fs::write(dir.join("node.meta"), &other).unwrap();
+    let ran = recover(dir, &["--yes"]).run().exits(Exit::Usage);
+    assert!(ran.err.contains("0000000000000008"), "{}", ran.err);
+    assert_eq!(identity(dir), other);
 }

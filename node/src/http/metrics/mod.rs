@@ -113,7 +113,7 @@ metrics! {
 
     raft_term: Gauge = "raft_term", "Current term";
     raft_role: Family<RoleLabels, Gauge> = "raft_role", "1 for the node's present role, 0 for the others";
-    raft_leader_known: Gauge = "raft_leader_known", "1 if the node knows a leader";
+    raft_leader_known: Gauge = "raft_leader_known", "1 if a majority has lately confirmed the leader that the node knows";
     raft_leader_changes: Counter = "raft_leader_changes", "Times that another node, or none, became the known leader";
     raft_voters: Gauge = "raft_voters", "Members of the cluster that vote, this node included if it does";
     raft_learners: Gauge = "raft_learners", "Members of the cluster that do not vote";

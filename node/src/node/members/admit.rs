@@ -19,6 +19,26 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(6);
 /// How long a change may take to be committed before it is left to the next look.
 const CHANGE: Duration = Duration::from_secs(5);
 
+/// How long a node that was just let in may take to be heard of: what nodes tell each other every second begins only then.
+const JUST_ADMITTED: Duration = Duration::from_secs(5);
+
+/// Why a node was not let in.
+#[derive(Debug)]
+pub(super) enum NotAdded {
+    /// It is not to be.
+    Refused(String),
+    /// Not now, or it is not known yet what came of it.
+    Busy(String),
+}
+
+impl NotAdded {
+    fn why(self) -> String {
+        match self {
+            Self::Refused(why) | Self::Busy(why) => why,
+        }
+    }
+}
+
 /// Who asked first gets in first.
 const BUSY: &str = "the members are being changed just now; one at a time";
 
@@ -97,30 +117,32 @@ impl Node {
             client_addr: request.client_addr.clone(),
             kept: false,
         };
-        self.add_learner(id, member).await
+        self.add_learner(id, member).await.map_err(NotAdded::why)
     }
 
     /// As leader, in its turn: makes the node a learner, after it and its namesakes were asked who they are.
-    pub(super) async fn add_learner(&self, id: NodeId, member: Member) -> Result<(), String> {
-        self.lead_surely().await?;
-        let membership = self.settled_membership().ok_or(BUSY)?;
+    pub(super) async fn add_learner(&self, id: NodeId, member: Member) -> Result<(), NotAdded> {
+        use NotAdded::{Busy, Refused};
+        self.lead_surely().await.map_err(Busy)?;
+        let membership = self.settled_membership().ok_or(Busy(BUSY.into()))?;
         let (name, addr) = (&member.name, &member.peer_addr);
         let them = who_is_at(&self.inner.peers, addr).await;
-        let them = them.map_err(|why| format!("{name} does not answer the leader at {addr}: {why}"))?;
+        let them = them.map_err(|why| Refused(format!("{name} does not answer the leader at {addr}: {why}")))?;
         if (them.id, &them.name) != (id.0, name) {
             let (says, found) = (&them.name, NodeId(them.id));
-            return Err(format!("at {addr}, where {name} ({id}) says that it is, {says} ({found}) answers"));
+            return Err(Refused(format!("at {addr}, where {name} ({id}) says that it is, {says} ({found}) answers")));
         }
         if self.inner.peers.cluster().is_none_or(|own| own.0[..] != them.cluster_id[..]) {
-            return Err(format!("{name} has not found this cluster yet"));
+            return Err(Busy(format!("{name} has not found this cluster yet")));
         }
-        let stale = self.stale_namesakes(&membership, id, name).await?;
-        self.one_at_a_time(&membership, name)?;
+        let stale = self.stale_namesakes(&membership, id, name).await.map_err(Refused)?;
+        self.one_at_a_time(&membership, name).map_err(Busy)?;
         let changes = ChangeMembers::Batch(vec![
             ChangeMembers::RemoveNodes(stale),
             ChangeMembers::AddNodes(BTreeMap::from([(id, member.clone())])),
         ]);
-        self.reshape(changes, true, &membership).await?;
+        self.reshape(changes, true, &membership).await.map_err(Busy)?;
+        *self.inner.members.admitted.lock() = Some((id, Instant::now()));
         tracing::info!(name, %id, addr, "let in as a learner");
         Ok(())
     }
@@ -148,11 +170,13 @@ impl Node {
         Ok(stale)
     }
 
-    /// Another learner that is on its way holds up the next; one that does not answer holds up nobody.
+    /// Another learner that is on its way holds up the next; one that does not answer holds up nobody, once it had the time to.
     fn one_at_a_time(&self, membership: &StoredMembership, name: &str) -> Result<(), String> {
         let voters: Vec<_> = membership.voter_ids().collect();
+        let admitted = self.inner.members.admitted.lock().filter(|(_, at)| at.elapsed() < JUST_ADMITTED);
         let views = self.inner.views.lock();
-        let live = |id: &NodeId| views.get(id).is_some_and(crate::node::PeerView::is_fresh);
+        let heard = |id: &NodeId| views.get(id).is_some_and(crate::node::PeerView::is_fresh);
+        let live = |id: &NodeId| heard(id) || admitted.is_some_and(|(new, _)| new == *id);
         let on_its_way =
             |(id, member): &(&NodeId, &Member)| !voters.contains(id) && !member.kept && member.name != name && live(id);
         match membership.nodes().find(on_its_way) {

@@ -57,26 +57,23 @@ impl Node {
 
     async fn try_to_enter(&self) -> Result<(), String> {
         let inner = &self.inner;
-        let founding = match inner.identity.may_found() {
-            true => match inner.identity.found(&inner.raft, &inner.peers).await {
-                Ok(()) => {
-                    let replicas = inner.identity.members.len();
-                    tracing::info!(replicas, "a new cluster has begun");
-                    return Ok(());
-                }
-                Err(why) => Some(why),
-            },
-            false => None,
-        };
-        // Whatever keeps it from founding: if there is a cluster already, it joins that.
+        // Whoever may begin a cluster joins one, if there is one.
         let found = match inner.identity.find_cluster(&inner.peers).await {
             Ok(found) => found,
-            Err(why) => return Err(self.unless_fatal(founding.unwrap_or(why))),
+            Err(NotYet::NoCluster { .. }) if inner.identity.may_found() => {
+                let founded = inner.identity.found(&inner.raft, &inner.peers).await;
+                return founded.map(|()| self.say_founded()).map_err(|why| self.unless_fatal(why));
+            }
+            Err(why) => return Err(self.unless_fatal(why)),
         };
         inner.identity.join(found.cluster, &inner.peers).map_err(|why| self.unless_fatal(why))?;
         let outcome = self.ask_to_join(&found).await;
         *inner.members.outside.lock() = outcome.as_ref().err().cloned();
         outcome
+    }
+
+    fn say_founded(&self) {
+        tracing::info!(replicas = self.inner.identity.members.len(), "a new cluster has begun");
     }
 
     fn unless_fatal(&self, why: NotYet) -> String {

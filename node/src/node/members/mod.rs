@@ -12,15 +12,17 @@
 //! volume is a new node of an old name: it is let in as a learner, and when it has caught up, it becomes a voter in the same joint
 //! change in which the old id leaves, and that only if the old one does not answer as itself.
 //!
-//! Nothing is remembered outside the log but what is seen again in a second: a leader that dies in the middle leaves a membership,
+//! No change is remembered outside the log but for what is seen again in a second: a leader that dies in the middle leaves a membership,
 //! and the next one goes on from there. All changes on one leader take turns.
 //!
-//! A node that starts with a past does not take part before it has asked what the others remember of it ([`recall`]): who comes
-//! back with less than it had confirmed is refused, for good, and who was removed meanwhile learns it there, or from any peer later.
+//! A node that starts with a past does not take part before it has asked what the others remember of it ([`recall`], [`memory`]): who
+//! comes back with less than it had confirmed is refused, for good, and who was removed meanwhile learns it there, or from any peer
+//! later.
 
 mod admit;
 mod decide;
 mod join;
+mod memory;
 mod operate;
 mod recall;
 mod tend;
@@ -35,7 +37,8 @@ use openraft::async_runtime::WatchReceiver;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use self::recall::Confirmed;
+use self::memory::Confirmed;
+pub(super) use self::memory::Memory;
 use super::Node;
 use crate::files;
 use crate::ids::NodeId;
@@ -54,12 +57,14 @@ pub(super) struct Members {
     turn: tokio::sync::Mutex<()>,
     /// Who asked the leader to be let in and was refused, and when.
     candidates: Mutex<BTreeMap<NodeId, (admin::Candidate, Instant)>>,
+    /// Whom this leader let in last, and when.
+    admitted: Mutex<Option<(NodeId, Instant)>>,
     /// What the leader would do, and why it does not.
     waiting: Mutex<Vec<String>>,
     /// Why this node is not a member yet.
     outside: Mutex<Option<String>>,
     /// What each other node has confirmed.
-    remembered: Mutex<BTreeMap<NodeId, Confirmed>>,
+    remembered: Mutex<Memory>,
     /// Whether this node votes, and acknowledges entries.
     takes_part: AtomicBool,
     /// The vote's term and the last entry on the disk when this process began.
@@ -78,13 +83,14 @@ pub(super) struct OnDisk {
 }
 
 impl Members {
-    pub(super) fn new(at_start: OnDisk) -> Self {
+    pub(super) fn new(at_start: OnDisk, remembered: Memory) -> Self {
         Self {
             turn: tokio::sync::Mutex::default(),
             candidates: Mutex::default(),
+            admitted: Mutex::default(),
             waiting: Mutex::default(),
             outside: Mutex::default(),
-            remembered: Mutex::default(),
+            remembered: Mutex::new(remembered),
             takes_part: AtomicBool::new(false),
             at_start,
             disowned: Arc::default(),
@@ -121,11 +127,16 @@ impl Node {
         self.allow_elections();
     }
 
-    /// Elections are for nodes that take part, whose clock is right, and that are not fenced.
-    pub(super) fn allow_elections(&self) {
+    /// Leading is for nodes that take part, whose clock is right, and that are not fenced.
+    pub(super) fn may_lead(&self) -> bool {
         let clock_off = self.inner.clock_off.load(Ordering::Relaxed);
-        let may = self.takes_part() && !clock_off && self.fenced().is_none() && self.retired().is_none();
-        self.inner.raft.runtime_config().elect(may);
+        self.takes_part() && !clock_off && self.fenced().is_none() && self.retired().is_none()
+    }
+
+    /// Elections are for those, and not for one that leaves, unless nobody else votes.
+    pub(super) fn allow_elections(&self) {
+        let leaves = self.staying().is_err() && self.voters().len() > 1;
+        self.inner.raft.runtime_config().elect(self.may_lead() && !leaves);
     }
 
     /// Why this node ends for good, if it does.
@@ -207,11 +218,20 @@ impl Node {
     }
 
     /// As leader: how far each other node's log is known to be its own.
-    fn matched(&self) -> BTreeMap<NodeId, Option<LogId>> {
+    pub(super) fn matched(&self) -> BTreeMap<NodeId, Option<LogId>> {
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow_watched();
         let leads = metrics.state == ServerState::Leader;
         metrics.replication.clone().filter(|_| leads).unwrap_or_default()
+    }
+
+    /// As leader: how long ago each other node's Raft was asked what it last answered. That a process talks is another thing: one
+    /// that is fenced does, and one that has not been told yet whether it may take part.
+    fn heard(&self) -> BTreeMap<NodeId, Duration> {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let heard = metrics.heartbeat.iter().flatten();
+        heard.filter_map(|(id, at)| Some((*id, openraft::Instant::elapsed(&**at.as_ref()?)))).collect()
     }
 
     /// Who belongs to the cluster, as this node knows it.
@@ -262,17 +282,18 @@ impl Node {
     /// Keeps what another node has confirmed.
     pub(super) fn remember(&self, id: NodeId, confirmed: Option<peer::Confirmed>) {
         let Some(confirmed) = confirmed else { return };
-        self.inner.members.remembered.lock().entry(id).or_default().add(&confirmed.into());
+        self.inner.members.remembered.lock().add(id, &confirmed.into());
     }
 
     /// As leader: keeps how far the others have followed.
     pub(super) fn remember_matched(&self) {
-        let term = self.inner.server.borrow_watched().vote.leader_id.term;
-        let matched = self.matched();
+        // Both out of one look: what was acknowledged in one term must not be taken for the next one's.
+        let metrics = self.inner.raft.metrics().borrow_watched().clone();
+        let Some(matched) = metrics.replication.filter(|_| metrics.state == ServerState::Leader) else { return };
         let mut remembered = self.inner.members.remembered.lock();
         for (id, log_id) in matched {
             let Some(log_id) = log_id else { continue };
-            remembered.entry(id).or_default().add(&Confirmed::acked(term, log_id));
+            remembered.add(id, &Confirmed::acked(metrics.vote.leader_id.term, log_id));
         }
     }
 }

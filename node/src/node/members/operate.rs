@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 use openraft::async_runtime::WatchReceiver;
 
 use super::Node;
-use super::decide::{Seen, Sight};
+use super::admit::NotAdded;
+use super::decide::{Seen, Sight, Step};
 use crate::ids::NodeId;
 use crate::node::Leader;
 use crate::proto::admin::{self, member_change::Kind};
 use crate::proto::peer as pb;
 use crate::raft::bootstrap::who_is_at;
 use crate::raft::peers::Purpose;
-use crate::raft::types::Member;
+use crate::raft::types::{Member, StoredMembership};
 use crate::service::ServiceError;
 
 /// How long a change may take with all attempts.
@@ -23,6 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(9);
 const ATTEMPT: Duration = Duration::from_secs(8);
 /// Between two.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How long those who answer may take to catch up with the log as it is when an operator asks.
+const SETTLE: Duration = Duration::from_secs(3);
+/// Within this time everybody who wants to be let in has asked whoever leads.
+const CANDIDATES: Duration = Duration::from_secs(5);
 
 /// How an attempt ended.
 enum Undone {
@@ -32,10 +37,22 @@ enum Undone {
     Again(String),
 }
 
+impl From<NotAdded> for Undone {
+    fn from(why: NotAdded) -> Self {
+        match why {
+            NotAdded::Refused(why) => Self::Refused(why),
+            NotAdded::Busy(why) => Self::Again(why),
+        }
+    }
+}
+
 impl Node {
     /// Carries out what an operator asks for; what was done, in words.
+    ///
+    /// Whom a name means is looked up once: at a second attempt it may mean another, who came in the first one's place.
     pub(in crate::node) async fn change_member(&self, request: admin::MemberChange) -> Result<String, ServiceError> {
         self.serving()?;
+        let mut request = admin::MemberChange { id: self.only_member(&request.name).map_or(0, |id| id.0), ..request };
         let until = Instant::now() + PATIENCE;
         loop {
             let attempt = match self.leader() {
@@ -50,7 +67,15 @@ impl Node {
                 Err(Undone::Again(_)) => self.leader_news(PAUSE).await,
             }
             tokio::time::sleep(PAUSE).await;
+            request.again = true;
         }
+    }
+
+    /// The member of that name, if there is one and no other.
+    fn only_member(&self, name: &str) -> Option<NodeId> {
+        let membership = self.membership();
+        let mut named = membership.nodes().filter(|(_, member)| member.name == name).map(|(id, _)| *id);
+        named.next().filter(|_| named.next().is_none())
     }
 
     /// For another node, whose operator asks.
@@ -96,36 +121,56 @@ impl Node {
         self.lead_surely().await.map_err(Undone::Again)?;
         let membership =
             self.settled_membership().ok_or_else(|| Undone::Again("the members are being changed just now".into()))?;
-        // A moment ago: what is logged between this and the next line is on its way.
-        let floor = self.inner.raft.metrics().borrow_watched().last_log_index.unwrap_or(0).saturating_sub(LAG_MAX);
-        let asked = Instant::now();
-        self.exchange_round().await;
-        let sight = self.sight(&membership, floor, Some(asked));
-        let name = request.name.as_str();
+        let floor = self.inner.raft.metrics().borrow_watched().last_log_index.unwrap_or(0);
+        let sight = self.settled_sight(&membership, floor, SETTLE).await;
         match request.kind() {
-            Kind::Add => self.add(name, &sight).await,
-            Kind::Promote => {
-                let learner = find(&sight, name, |member| !member.voter)?;
-                let step =
-                    sight.promote(learner).map_err(|why| Undone::Refused(format!("{name} stays a learner: {why}")))?;
-                self.carry_out(step, &membership).await.map_err(Undone::Again)?;
-                Ok(format!("{} ({}) is a voter now", learner.name, learner.id))
-            }
-            Kind::Remove => {
-                let member = find(&sight, name, |_| true)?;
-                self.may_remove(member, &sight, request.yes)?;
-                let step = sight.remove(member).map_err(|why| Undone::Refused(format!("{name} stays: {why}")))?;
-                let hands_over = matches!(step, super::decide::Step::HandOver { .. });
-                self.carry_out(step, &membership).await.map_err(Undone::Again)?;
-                if hands_over {
-                    return Err(Undone::Again("it led, and another leads now".into()));
-                }
-                let kind = if member.voter { "voter" } else { "learner" };
-                Ok(format!("{} ({}) is removed; it was a {kind}", member.name, member.id))
-            }
-            Kind::TransferLeader => self.transfer(name, &sight).await,
+            Kind::Add => self.add(request, &sight).await,
+            Kind::Promote => self.promote(request, &sight, &membership).await,
+            Kind::Remove => self.remove(request, &sight, &membership).await,
+            Kind::TransferLeader => self.transfer(&request.name, &sight).await,
             Kind::Unspecified => Err(Undone::Refused("this balsa does not know what is asked for".into())),
         }
+    }
+
+    async fn promote(
+        &self,
+        request: &admin::MemberChange,
+        sight: &Sight,
+        membership: &StoredMembership,
+    ) -> Result<String, Undone> {
+        let done = |member: &Seen| Ok(format!("{} ({}) is a voter now", member.name, member.id));
+        if let Some(voter) =
+            sight.members.iter().find(|member| request.again && member.id.0 == request.id && member.voter)
+        {
+            return done(voter);
+        }
+        let learner = find(sight, request, |member| !member.voter)?;
+        let step = sight.promote(learner);
+        let step = step.map_err(|why| Undone::Refused(format!("{} stays a learner: {why}", learner.name)))?;
+        self.carry_out(step, membership).await.map_err(Undone::Again)?;
+        done(learner)
+    }
+
+    async fn remove(
+        &self,
+        request: &admin::MemberChange,
+        sight: &Sight,
+        membership: &StoredMembership,
+    ) -> Result<String, Undone> {
+        let (name, id) = (&request.name, NodeId(request.id));
+        if request.again && id.0 != 0 && !sight.members.iter().any(|member| member.id == id) {
+            return Ok(format!("{name} ({id}) is removed"));
+        }
+        let member = find(sight, request, |_| true)?;
+        self.may_remove(member, sight, request.yes)?;
+        let step = sight.remove(member).map_err(|why| Undone::Refused(format!("{} stays: {why}", member.name)))?;
+        let hands_over = matches!(step, Step::HandOver { .. });
+        self.carry_out(step, membership).await.map_err(Undone::Again)?;
+        if hands_over {
+            return Err(Undone::Again("it led, and another leads now".into()));
+        }
+        let kind = if member.voter { "voter" } else { "learner" };
+        Ok(format!("{} ({}) is removed; it was a {kind}", member.name, member.id))
     }
 
     /// What is removed although the files want it is let in again as soon as it asks.
@@ -142,7 +187,10 @@ impl Node {
         )))
     }
 
-    async fn add(&self, name: &str, sight: &Sight) -> Result<String, Undone> {
+    async fn add(&self, request: &admin::MemberChange, sight: &Sight) -> Result<String, Undone> {
+        let name = request.name.as_str();
+        let done =
+            |id: NodeId| Ok(format!("{name} ({id}) is a learner now; `balsa member promote {name}` makes it a voter"));
         let refuse = |why: String| Err(Undone::Refused(why));
         let wanted = self.ordinal_of(name).zip(sight.replicas);
         if wanted.is_some_and(|(ordinal, replicas)| ordinal < replicas) {
@@ -151,14 +199,20 @@ impl Node {
             ));
         }
         if let Some(member) = sight.members.iter().find(|member| member.name == name && member.live) {
+            // It was none when the operator asked.
+            if request.again && request.id == 0 && !member.voter {
+                return done(member.id);
+            }
             return refuse(format!("{name} is a member already ({}); `balsa member list` shows all", member.id));
         }
         let candidates = self.inner.members.candidates();
         let Some(candidate) = candidates.iter().rev().find(|candidate| candidate.name == name) else {
-            return refuse(format!(
+            // It asks every few seconds; a leader that is new may not have been asked yet.
+            let undone = if self.leads_for(CANDIDATES) { Undone::Refused } else { Undone::Again };
+            return Err(undone(format!(
                 "{name} has not asked to be let in; start it first (`balsa serve --name {name}` with this cluster's \
                  configuration), and it asks every few seconds until it is added"
-            ));
+            )));
         };
         // The candidate's own word for its addresses; that it answers there as itself is checked below.
         let them = who_is_at(&self.inner.peers, &candidate.peer_addr).await;
@@ -171,9 +225,9 @@ impl Node {
             kept: true,
         };
         let id = NodeId(candidate.id);
-        self.add_learner(id, member).await.map_err(Undone::Refused)?;
+        self.add_learner(id, member).await?;
         self.inner.members.candidates.lock().remove(&id);
-        Ok(format!("{name} ({id}) is a learner now; `balsa member promote {name}` makes it a voter"))
+        done(id)
     }
 
     async fn transfer(&self, name: &str, sight: &Sight) -> Result<String, Undone> {
@@ -184,11 +238,14 @@ impl Node {
         let able = |member: &&Seen| member.voter && !member.own && member.answers && member.caught_up;
         let to = match name {
             "" => {
-                let best = self.best_successor().and_then(|id| sight.members.iter().find(|member| member.id == id));
+                let best = self
+                    .best_successor(&BTreeSet::new())
+                    .and_then(|id| sight.members.iter().find(|member| member.id == id));
                 best.filter(able).ok_or_else(|| Undone::Refused("no other voter answers and has caught up".into()))?
             }
             name => {
-                let member = find(sight, name, |_| true)?;
+                let request = admin::MemberChange { name: name.to_owned(), ..admin::MemberChange::default() };
+                let member = find(sight, &request, |_| true)?;
                 let why = match member {
                     Seen { voter: false, .. } => Some("is a learner; promote it first"),
                     Seen { answers: false, .. } => Some("does not answer"),
@@ -206,13 +263,13 @@ impl Node {
     }
 }
 
-/// Entries that a member may be behind to count as caught up for an operator. A learner that is promoted with them has them a
-/// moment later.
-const LAG_MAX: u64 = 1000;
-
 /// The member that an operator means by a name or an id.
-fn find<'a>(sight: &'a Sight, name: &str, suits: fn(&Seen) -> bool) -> Result<&'a Seen, Undone> {
-    let means = |member: &&Seen| member.name == name || member.id.to_string() == name;
+fn find<'a>(sight: &'a Sight, request: &admin::MemberChange, suits: fn(&Seen) -> bool) -> Result<&'a Seen, Undone> {
+    let name = request.name.as_str();
+    let means = |member: &&Seen| match request.id {
+        0 => member.name == name || member.id.to_string() == name,
+        id => member.id.0 == id,
+    };
     let found: Vec<_> = sight.members.iter().filter(means).collect();
     let names = || {
         let names: BTreeSet<_> = sight.members.iter().map(|member| member.name.as_str()).collect();

@@ -16,6 +16,8 @@ use crate::raft::types::{Member, StoredMembership};
 /// Between two looks. Who has all that the leader's log had at the look before has caught up: under load nobody ever has
 /// all of it, and who is half a second behind is no burden to a majority.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long those who answer may take to catch up with what the leader's log was at the look before.
+const SETTLE: Duration = Duration::from_secs(1);
 /// How long to wait for another to lead.
 const HAND_OVER: Duration = Duration::from_secs(2);
 
@@ -55,9 +57,7 @@ impl Node {
         let (mut step, mut waiting) = self.sight(&membership, floor, None).next();
         if step.is_some() {
             // Not on the word of a few seconds ago: a voter that died since would take the majority with it.
-            let asked = Instant::now();
-            self.exchange_round().await;
-            (step, waiting) = self.sight(&membership, floor, Some(asked)).next();
+            (step, waiting) = self.settled_sight(&membership, floor, SETTLE).await.next();
         }
         let done = match step {
             Some(step) => self.carry_out(step, &membership).await,
@@ -77,15 +77,37 @@ impl Node {
         self.reshape(ChangeMembers::AddVoterIds(BTreeSet::new()), false, membership).await
     }
 
-    /// The cluster as this leader sees it. `floor`: who has the log up to here has caught up. `asked`: who has not been heard of since
-    /// then does not answer.
-    pub(super) fn sight(&self, membership: &StoredMembership, floor: u64, asked: Option<Instant>) -> Sight {
-        let (own, matched) = (self.inner.peers.own(), self.matched());
+    /// The cluster at this moment, as this leader sees it after it has asked everybody; those who answer have `patience` to catch up with
+    /// the log as far as `floor`. Who is fenced will not.
+    pub(super) async fn settled_sight(&self, membership: &StoredMembership, floor: u64, patience: Duration) -> Sight {
+        let asked = Instant::now();
+        self.exchange_round().await;
+        loop {
+            let sight = self.sight(membership, floor, Some(asked));
+            let waits_for = |member: &Seen| {
+                let views = self.inner.views.lock();
+                let talks = views.get(&member.id).is_some_and(|view| view.at >= asked && view.status.fenced.is_empty());
+                talks && !(member.answers && member.caught_up)
+            };
+            if asked.elapsed() >= patience || !sight.members.iter().any(waits_for) {
+                return sight;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The cluster as this leader sees it. `floor`: who has the log up to here has caught up. `asked`: whose Raft has not answered to
+    /// anything since then does not answer.
+    fn sight(&self, membership: &StoredMembership, floor: u64, asked: Option<Instant>) -> Sight {
+        let (own, matched, heard) = (self.inner.peers.own(), self.matched(), self.heard());
         let voters: BTreeSet<_> = membership.voter_ids().collect();
         let views = self.inner.views.lock();
         let seen = |(id, member): (&NodeId, &Member)| {
             let view = views.get(id);
-            let answers = |view: &crate::node::PeerView| asked.map_or(view.is_fresh(), |asked| view.at >= asked);
+            let answers = |view: &crate::node::PeerView| {
+                let takes_part = asked.is_none_or(|asked| heard.get(id).is_some_and(|age| *age <= asked.elapsed()));
+                view.is_fresh() && view.status.fenced.is_empty() && takes_part
+            };
             let index = matched.get(id).copied().flatten().map_or(0, |id| id.index());
             Seen {
                 id: *id,
@@ -152,35 +174,47 @@ impl Node {
         Ok(())
     }
 
-    /// A member that says it is reached elsewhere, and answers there as itself, has its new addresses noted.
+    /// Members that say they are reached elsewhere, and answer there as themselves, have their new addresses noted.
     async fn mend_addresses(&self, membership: &StoredMembership) -> Result<(), String> {
-        let own = self.inner.peers.own();
-        let moved = membership.nodes().find_map(|(id, member)| {
-            let (peer_addr, client_addr) = match *id == own {
-                true => {
-                    let own = self.inner.identity.member();
-                    (own.peer_addr.clone(), own.client_addr.clone())
+        let mut wrong = Vec::new();
+        for (id, member) in membership.nodes() {
+            let Some(now) = self.says_it_moved(*id, member) else { continue };
+            if *id != self.inner.peers.own() {
+                let them = who_is_at(&self.inner.peers, &now.peer_addr).await;
+                if !them.is_ok_and(|them| them.id == id.0) {
+                    let (name, addr) = (&now.name, &now.peer_addr);
+                    wrong.push(format!("{name} says that it is reached at {addr}, and does not answer there"));
+                    continue;
                 }
-                false => {
-                    let views = self.inner.views.lock();
-                    let status = views.get(id).filter(|view| view.is_fresh()).map(|view| &view.status)?;
-                    (status.peer_addr.clone(), status.client_addr.clone())
-                }
-            };
-            let now = Member { peer_addr, client_addr, ..member.clone() };
-            (now != *member && !now.peer_addr.is_empty()).then_some((*id, member, now))
-        });
-        let Some((id, before, now)) = moved else { return Ok(()) };
-        if id != own {
-            let them = who_is_at(&self.inner.peers, &now.peer_addr).await;
-            let there = them.is_ok_and(|them| them.id == id.0);
-            if !there {
-                return Err(format!(
-                    "{} says that it is reached at {}, and does not answer there",
-                    now.name, now.peer_addr
-                ));
             }
+            // The next look sees to the next one.
+            self.note_move(*id, member, now, membership).await?;
+            break;
         }
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+    }
+
+    /// The member with the addresses that it says it has, if those are not the ones in the membership.
+    fn says_it_moved(&self, id: NodeId, member: &Member) -> Option<Member> {
+        let (peer_addr, client_addr) = if id == self.inner.peers.own() {
+            let own = self.inner.identity.member();
+            (own.peer_addr.clone(), own.client_addr.clone())
+        } else {
+            let views = self.inner.views.lock();
+            let status = views.get(&id).filter(|view| view.is_fresh()).map(|view| &view.status)?;
+            (status.peer_addr.clone(), status.client_addr.clone())
+        };
+        let now = Member { peer_addr, client_addr, ..member.clone() };
+        (now != *member && !now.peer_addr.is_empty()).then_some(now)
+    }
+
+    async fn note_move(
+        &self,
+        id: NodeId,
+        before: &Member,
+        now: Member,
+        membership: &StoredMembership,
+    ) -> Result<(), String> {
         self.lead_surely().await?;
         self.reshape(ChangeMembers::SetNodes(BTreeMap::from([(id, now.clone())])), true, membership).await?;
         tracing::info!(

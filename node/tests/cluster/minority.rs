@@ -1,0 +1,34 @@
+//! Nodes that are left without a majority say so, and clients are not sent to them.
+
+use crate::harness::{Cluster, Setup, until};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_left_without_a_majority_is_not_ready_whoever_it_holds_for_the_leader() {
+    let mut cluster = Cluster::start(Setup::default()).await;
+    cluster.balsa(&["put", "fruit", "apple"]).await.ends(0);
+    let leader = cluster.leader().await;
+    // Once the leader is left, and once a follower, who has nobody to tell it that the leader is gone.
+    for left in [leader, (leader + 1) % 3] {
+        for at in (0..3).filter(|at| *at != left) {
+            cluster.nodes[at].freeze();
+        }
+        let node = &cluster.nodes[left];
+        let said = until("it is not ready", async || {
+            node.get("/readyz?verbose").await.filter(|answer| answer.contains("HTTP/1.1 503"))
+        })
+        .await;
+        let why = "[-]leader_known failed: ";
+        let ends =
+            ["no majority has confirmed that it still is: too few voters are within reach", "no leader is known"];
+        let line = said.lines().find(|line| line.starts_with(why)).unwrap_or_else(|| panic!("{said}"));
+        assert!(ends.iter().any(|end| line.ends_with(end)), "{said}");
+        let metrics = node.get("/metrics").await.unwrap();
+        assert!(metrics.lines().any(|line| line == "balsa_raft_leader_known 0"), "{metrics}");
+        assert!(metrics.lines().any(|line| line == "balsa_ready 0"), "{metrics}");
+        for at in (0..3).filter(|at| *at != left) {
+            cluster.nodes[at].thaw();
+        }
+        cluster.ready().await;
+        cluster.balsa(&["put", "fruit", "apple"]).await.ends(0);
+    }
+}
