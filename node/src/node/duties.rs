@@ -30,8 +30,6 @@ const GENESIS_POLL: Duration = Duration::from_millis(100);
 const TICK: Duration = Duration::from_secs(5);
 /// How long one that is to lead has for it, at most.
 const HAND_OVER: Duration = Duration::from_secs(2);
-/// Who is to lead was heard of within this time, which is two exchanges.
-const HEARD: Duration = Duration::from_millis(2500);
 /// How long the state may take to become durable before the log is trimmed.
 const SNAPSHOT: Duration = Duration::from_secs(60);
 
@@ -364,7 +362,9 @@ impl Node {
         let takes = self.inner.config.raft.election_timeout_min.min(HAND_OVER);
         let mut asked = BTreeSet::new();
         while self.is_leader() {
-            let Some(to) = self.best_successor(&asked) else { return };
+            let since = Instant::now();
+            self.exchange_round().await;
+            let Some(to) = self.best_successor(&asked, since) else { return };
             asked.insert(to);
             tracing::info!(%to, "handing leadership over");
             if self.inner.raft.trigger().transfer_leader(to).await.is_err() {
@@ -377,14 +377,14 @@ impl Node {
         }
     }
 
-    /// The voter to lead instead of this node, if this one leads: of those who were heard of lately, who can and were not asked already,
-    /// the one whose log is furthest.
-    pub(super) fn best_successor(&self, but: &BTreeSet<NodeId>) -> Option<NodeId> {
+    /// The voter to lead instead of this node, if this one leads: of those who were heard of since then, who can and were not asked
+    /// already, the one whose log is furthest.
+    pub(super) fn best_successor(&self, but: &BTreeSet<NodeId>, since: Instant) -> Option<NodeId> {
         let (voters, matched, now) = (self.voters(), self.matched(), Instant::now());
         let (views, clock) = (self.inner.views.lock(), self.inner.clock.lock());
         let others = views.iter().filter(|(id, _)| voters.contains(id) && !but.contains(id));
         let able = others.filter(|(_, view)| {
-            view.at.elapsed() < HEARD && !view.status.cannot_lead && clock.agrees_with(view.clock_at(now), now)
+            view.at >= since && !view.status.cannot_lead && clock.agrees_with(view.clock_at(now), now)
         });
         able.map(|(id, _)| *id).max_by_key(|id| matched.get(id).copied().flatten())
     }

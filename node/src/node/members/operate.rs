@@ -122,12 +122,13 @@ impl Node {
         let membership =
             self.settled_membership().ok_or_else(|| Undone::Again("the members are being changed just now".into()))?;
         let floor = self.inner.raft.metrics().borrow_watched().last_log_index.unwrap_or(0);
+        let asked = Instant::now();
         let sight = self.settled_sight(&membership, floor, SETTLE).await;
         match request.kind() {
             Kind::Add => self.add(request, &sight).await,
             Kind::Promote => self.promote(request, &sight, &membership).await,
             Kind::Remove => self.remove(request, &sight, &membership).await,
-            Kind::TransferLeader => self.transfer(&request.name, &sight).await,
+            Kind::TransferLeader => self.transfer(&request.name, &sight, asked).await,
             Kind::Unspecified => Err(Undone::Refused("this balsa does not know what is asked for".into())),
         }
     }
@@ -230,7 +231,7 @@ impl Node {
         done(id)
     }
 
-    async fn transfer(&self, name: &str, sight: &Sight) -> Result<String, Undone> {
+    async fn transfer(&self, name: &str, sight: &Sight, asked: Instant) -> Result<String, Undone> {
         let own = sight.members.iter().find(|member| member.own);
         if own.is_some_and(|own| own.name == name || own.id.to_string() == name) {
             return Ok(format!("{name} leads"));
@@ -239,7 +240,7 @@ impl Node {
         let to = match name {
             "" => {
                 let best = self
-                    .best_successor(&BTreeSet::new())
+                    .best_successor(&BTreeSet::new(), asked)
                     .and_then(|id| sight.members.iter().find(|member| member.id == id));
                 best.filter(able).ok_or_else(|| Undone::Refused("no other voter answers and has caught up".into()))?
             }

@@ -81,7 +81,8 @@ impl Node {
     /// the log as far as `floor`. Who is fenced will not.
     pub(super) async fn settled_sight(&self, membership: &StoredMembership, floor: u64, patience: Duration) -> Sight {
         let asked = Instant::now();
-        self.exchange_round().await;
+        // To confirm that it leads, it asks every node's Raft, however long it is until the next heartbeat.
+        let _ = futures::join!(self.exchange_round(), self.lead_surely());
         loop {
             let sight = self.sight(membership, floor, Some(asked));
             let waits_for = |member: &Seen| {
