@@ -7,17 +7,15 @@ mod file;
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
+use super::progress::Progress;
 use super::{Exit, Format, Session};
 use crate::ids::hex;
 pub(super) use file::{Backup, BackupHeader, Error, stream_error};
 use file::{Draft, Written};
-
-/// Between two lines of progress.
-const PROGRESS_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -41,15 +39,14 @@ pub(super) async fn run(args: &Args, session: &mut Session<'_>) -> Result<Exit, 
 
 async fn receive(draft: &mut Draft, session: &mut Session<'_>) -> Result<(), super::Error> {
     let client = session.client.clone();
-    let (mut failed, mut told) = (None, 0);
+    let (mut failed, mut progress) = (None, Progress::begin("written", None, Instant::now()));
     let mut take = |chunk: bytes::Bytes| {
         if let Err(error) = draft.write(&chunk) {
             failed = Some(error);
             return ControlFlow::Break(());
         }
-        if draft.bytes() >= told + PROGRESS_BYTES {
-            told = draft.bytes();
-            session.console.note(&format!("{} MiB", told >> 20));
+        if let Some(line) = progress.at(draft.bytes(), Instant::now()) {
+            session.console.note(&line);
         }
         ControlFlow::Continue(())
     };

@@ -22,6 +22,7 @@ mod kv;
 mod member;
 mod module;
 mod operators;
+mod progress;
 mod recover;
 mod restore;
 mod status;

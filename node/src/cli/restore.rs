@@ -4,17 +4,16 @@
 //! hash are verified, and the modules compiled, before anything takes its place. The other nodes join this one.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use serde_json::json;
 
 use super::backup::{Backup, stream_error};
 use super::module::{engine, on_a_deep_stack};
+use super::progress::Progress;
 use super::{Console, Error, Exit, Format, serve};
 use crate::raft::types::Member;
 use crate::volume::restore::{Draft, Restored};
-
-/// Between two lines of progress.
-const PROGRESS_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -56,13 +55,14 @@ fn restore(
 ) -> Result<Restored, Error> {
     let path = backup.path().to_owned();
     let mut draft = Draft::begin(dir, engine()?)?;
-    let (mut bytes, mut told) = (0, 0);
+    // A pipe has no length.
+    let length = std::fs::metadata(&path).ok().filter(std::fs::Metadata::is_file).map(|file| file.len());
+    let (mut bytes, mut progress) = (0, Progress::begin("read", length, Instant::now()));
     backup.read(&mut |piece| {
         draft.write(piece)?;
         bytes += piece.len() as u64;
-        if bytes >= told + PROGRESS_BYTES {
-            told = bytes;
-            note(format!("{} MiB", bytes >> 20));
+        if let Some(line) = progress.at(bytes, Instant::now()) {
+            note(line);
         }
         Ok(())
     })?;
