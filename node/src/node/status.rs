@@ -87,10 +87,12 @@ impl Node {
 
     fn warnings(&self, nodes: &[admin::NodeStatus]) -> Vec<String> {
         let undecided = self.inner.undecided.lock().clone();
+        let not_led = self.is_led().err();
         let nodes_say = nodes.iter().flat_map(warnings_of);
         let refused = self.refused_wishes();
         undecided
             .into_iter()
+            .chain(not_led)
             .chain(refused.iter().map(refused_in_words))
             .chain(nodes_say)
             .chain(self.odd_wishes(nodes))
