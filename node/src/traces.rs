@@ -17,8 +17,10 @@
 //! is timed for all commands ([`crate::measure`]), comes back with the reply, and is made into spans afterwards. So a call that is
 //! not traced costs a look at its headers, and nothing at all where `[otlp]` is not set.
 //!
+//! Queries have one span; that of a query that answers with a stream ends behind its last message. A call that its client takes back ends
+//! with the code CANCELLED, and what it has begun goes on in spans of its own.
+//!
 //! Spans are sent in batches by the SDK's own thread, and dropped if the collector does not keep up: tracing never slows a call down.
-//! Queries have one span; streams have none.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -79,7 +81,12 @@ impl Traces {
             .with_resource(resource.build())
             .with_sampler(sampler)
             .build();
-        Ok(Self(Some(On { tracer: provider.tracer("balsa"), provider })))
+        Ok(Self::on(provider))
+    }
+
+    /// Hands them to `provider`.
+    pub(crate) fn on(provider: SdkTracerProvider) -> Self {
+        Self(Some(On { tracer: provider.tracer("balsa"), provider }))
     }
 
     /// Whether any are made.
