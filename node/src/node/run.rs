@@ -240,7 +240,15 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
     let Opened { meta, engine, log: log_store, machine, published, fenced } = opened;
     let (log, reader, receiver) = (log_store.handle(), machine.reader(), machine.receiver());
     let clock = LogClock::new(reader.view().progress().time_ms, Instant::now());
-    let applier = Applier::start(machine, log.clone(), config.storage.checkpoint_bytes, fatal.clone());
+    let traces = match &config.otlp {
+        Some(otlp) => Traces::start(otlp, &config.node.name).map_err(Error::Traces)?,
+        None => Traces::off(),
+    };
+    if traces.is_on() {
+        log.metrics().flushes.keep();
+    }
+    let checkpoint_bytes = config.storage.checkpoint_bytes;
+    let applier = Applier::start(machine, log.clone(), checkpoint_bytes, traces.clone(), fatal.clone());
     tokio::spawn({
         let (log, fatal) = (log.clone(), fatal.clone());
         async move { fatal.raise(format!("the log: {}", log.failed().await)) }
@@ -260,13 +268,6 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
         log_syncs: log.metrics().syncs.clone(),
         ..Meters::default()
     };
-    let traces = match &config.otlp {
-        Some(otlp) => Traces::start(otlp, &config.node.name).map_err(Error::Traces)?,
-        None => Traces::off(),
-    };
-    if traces.is_on() {
-        log.metrics().flushes.keep();
-    }
     let inner = Inner {
         server: raft.server_metrics(),
         queries: Queries::start(config.node.query_threads, fatal),
