@@ -4,12 +4,12 @@
 //! What is counted is calls that failed in spite of the client's retries, and there is none. How long the longest one took is printed;
 //! `docs/performance.md` says what that was on one machine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::harness::{Cluster, Setup, until};
+use crate::harness::{Cluster, Setup, run, until};
 use crate::hostile::total;
 use crate::load::Load;
 
@@ -75,6 +75,23 @@ async fn no_call_fails_while_nodes_go_over_from_the_previous_version_to_this_one
         cluster.assert_same_state().await;
     }
     nobody_noticed(&cluster, load, "from the previous version to this one").await;
+}
+
+#[tokio::test]
+async fn where_there_is_no_previous_version_the_summary_of_ci_says_so() {
+    let ci = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.ci");
+    let checkout = tempfile::tempdir().unwrap();
+    let copy = checkout.path().join(".ci");
+    std::fs::create_dir(&copy).unwrap();
+    std::fs::copy(ci.join("previous"), copy.join("previous")).unwrap();
+    let mut script = tokio::process::Command::new("sh");
+    script.arg(copy.join("previous")).arg(checkout.path().join("previous"));
+    // Git looks no higher, whatever the directory of temporary files is in.
+    script.env("GIT_CEILING_DIRECTORIES", checkout.path().parent().unwrap());
+    let ran = run(script).await;
+    assert!(ran.code == 0 && ran.err.lines().any(|line| line.starts_with("==> SKIPPED")), "{ran:?}");
+    assert!(std::fs::read_to_string(ci.join("run")).unwrap().contains("|==> SKIPPED|"));
+    assert_eq!(std::fs::read_to_string(checkout.path().join("previous/path")).unwrap(), "");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
