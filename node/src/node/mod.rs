@@ -9,6 +9,7 @@ mod compile;
 mod duties;
 mod gauges;
 mod lag;
+mod listeners;
 mod members;
 mod modules;
 mod propose;

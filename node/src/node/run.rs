@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use openraft::SnapshotPolicy;
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::admission::Admission;
 use super::compile::Compiler;
+use super::listeners::Listeners;
 use super::members::{Members, OnDisk};
 use super::modules::Changes;
 use super::queries::Queries;
@@ -104,14 +104,14 @@ pub async fn serve(
     mut stops: mpsc::Receiver<Stop>,
 ) -> Result<(), Error> {
     let config = loaded.config.clone();
-    let listeners = Listeners::bind(&config).await?;
+    let listeners = Listeners::bind(&config.node)?;
     let fatal = Fatal::default();
     let wanted = files::watch(loaded, on_level);
     let at = config.node.socket.clone();
     let node = build(config, wanted, &fatal).await?;
     // The directory is this process's own by now.
     let socket = Socket::bind(&at)?;
-    let servers = node.start_servers(listeners, socket);
+    let servers = node.start_servers(listeners, socket)?;
     node.start_duties();
     tokio::select! {
         stop = stops.recv() => {
@@ -157,28 +157,6 @@ impl Servers {
         self.stop_clients().await;
         let _ = tokio::time::timeout(2 * DRAIN, self.others).await;
     }
-}
-
-struct Listeners {
-    client: TcpListener,
-    peer: TcpListener,
-    http: TcpListener,
-}
-
-impl Listeners {
-    /// All three before anything is opened: two nodes on one address are found out before they share a directory.
-    async fn bind(config: &Config) -> Result<Self, Error> {
-        let node = &config.node;
-        Ok(Self {
-            client: bind("clients", node.client_addr, "client_addr").await?,
-            peer: bind("peers", node.peer_addr, "peer_addr").await?,
-            http: bind("probes and metrics", node.http_addr, "http_addr").await?,
-        })
-    }
-}
-
-async fn bind(what: &'static str, addr: SocketAddr, key: &'static str) -> Result<TcpListener, Error> {
-    TcpListener::bind(addr).await.map_err(|source| Error::Listen { what, addr, key, source })
 }
 
 /// What lies in the data directory, opened.
@@ -352,7 +330,8 @@ fn raft_config(config: &Config) -> Result<openraft::Config, Error> {
 
 impl Node {
     /// Serves clients, peers, operators and probes until told to stop.
-    fn start_servers(&self, listeners: Listeners, socket: Socket) -> Servers {
+    fn start_servers(&self, listeners: Listeners, socket: Socket) -> Result<Servers, Error> {
+        let Listeners { client, peer, http } = listeners;
         let (stop_clients, client_stop) = watch::channel(false);
         let (stop_others, stop) = watch::channel(false);
         let metrics = Arc::new(Metrics::with(&self.inner.meters));
@@ -361,14 +340,14 @@ impl Node {
             connection_age: self.inner.config.node.connection_age,
             ..api::Options::new(Arc::clone(&metrics))
         };
-        let clients = api::serve(listeners.client, self.clone(), options, stopped(client_stop));
+        let clients = api::serve(client.listen()?, self.clone(), options, stopped(client_stop));
         let clients = tokio::spawn(async move {
             let _ = clients.await;
         });
         let (asked, measured) = (self.clone(), self.clone());
         let readiness = move || asked.readiness();
         let gauges = move |metrics: &Metrics| measured.set_gauges(metrics);
-        let probes = tokio::spawn(http::serve(listeners.http, readiness, gauges, metrics, stopped(stop.clone())));
+        let probes = tokio::spawn(http::serve(http, readiness, gauges, metrics, stopped(stop.clone())));
         let operators = Operators::new(self.clone());
         let at_socket = tokio::spawn({
             let (operators, stop) = (operators.clone(), stop.clone());
@@ -379,13 +358,13 @@ impl Node {
         let peers = tokio::spawn(async move {
             // A fenced node has nothing to say to its peers.
             if !fenced {
-                peer_server::serve(listeners.peer, service, operators, stopped(stop)).await;
+                peer_server::serve(peer, service, operators, stopped(stop)).await;
             }
         });
         let others = tokio::spawn(async move {
             let _ = tokio::join!(probes, at_socket, peers);
         });
-        Servers { stop_clients, clients: Some(clients), stop_others, others }
+        Ok(Servers { stop_clients, clients: Some(clients), stop_others, others })
     }
 
     /// Unready at once, leadership handed over; clients are served until they have noticed, then told to go; what is under way ends.
