@@ -23,7 +23,7 @@ use crate::config::{Config, Loaded};
 use crate::fatal::Fatal;
 use crate::files::{self, Wanted};
 use crate::guest_log::GuestLog;
-use crate::http::{self, Meters, Metrics};
+use crate::http::{self, Meters, Metrics, Readiness};
 use crate::limits::PUSHES_MAX;
 use crate::log_store::{self, LogStore};
 use crate::meta::{self, Meta};
@@ -86,6 +86,11 @@ pub enum Error {
 
 /// The exit code of a process whose data has no place in its cluster any more: to start it again changes nothing.
 pub const EXIT_RETIRED: u8 = 6;
+
+/// How long the end may take, once nothing is served any more. With all that goes before it is less than the half minute of
+/// docs/operations.md: 7 s for load balancers, 5 s each for calls and for what other nodes forwarded, 2 s for the last spans, and a few
+/// for leadership. What is not done by then is of no use but for a quicker start.
+const CLOSE: Duration = Duration::from_secs(6);
 
 /// How a node is told to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -279,6 +284,7 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
         backups: Arc::new(tokio::sync::Semaphore::new(1)),
         pushes: Arc::new(tokio::sync::Semaphore::new(PUSHES_MAX)),
         recovered: AtomicBool::new(false),
+        was_ready: AtomicBool::new(false),
         leaving: AtomicBool::new(false),
         draining: AtomicBool::new(false),
         fatal: fatal.clone(),
@@ -345,7 +351,7 @@ impl Node {
             let _ = clients.await;
         });
         let (asked, measured) = (self.clone(), self.clone());
-        let readiness = move || asked.readiness();
+        let readiness = move || asked.tell_readiness();
         let gauges = move |metrics: &Metrics| measured.set_gauges(metrics);
         let probes = tokio::spawn(http::serve(http, readiness, gauges, metrics, stopped(stop.clone())));
         let operators = Operators::new(self.clone());
@@ -367,13 +373,24 @@ impl Node {
         Ok(Servers { stop_clients, clients: Some(clients), stop_others, others })
     }
 
+    /// The checks, for those who send clients by them.
+    pub(super) fn tell_readiness(&self) -> Readiness {
+        let readiness = self.readiness();
+        self.inner.was_ready.fetch_or(readiness.is_ready(), Ordering::Relaxed);
+        readiness
+    }
+
     /// Unready at once, leadership handed over; clients are served until they have noticed, then told to go; what is under way ends.
     async fn leave(&self, told: Stop, stops: &mut mpsc::Receiver<Stop>, mut servers: Servers) {
         tracing::info!("stopping: not ready any more, leadership handed over");
+        // Clients may come to a node that is ready though nobody has asked.
+        self.tell_readiness();
         self.inner.leaving.store(true, Ordering::Relaxed);
         self.give_up_leadership().await;
+        // Nobody was sent to a node that has never been ready, and nobody has to notice that it goes.
+        let is_known = self.inner.was_ready.load(Ordering::Relaxed);
         let wait = self.inner.config.node.drain_wait;
-        if told == Stop::Soon && !wait.is_zero() {
+        if told == Stop::Soon && is_known && !wait.is_zero() {
             tracing::info!("serving on for {wait:?}, until load balancers have noticed");
             let _ = tokio::time::timeout(wait, stops.recv()).await;
         }
@@ -389,13 +406,23 @@ impl Node {
         servers.stop_all().await;
     }
 
-    /// Stops Raft and makes the state durable, so that the next start has nothing to replay.
+    /// Stops Raft and makes the state durable, so that the next start has nothing to replay; but not at any price.
     async fn close(&self) -> Result<(), Error> {
-        self.inner.raft.shutdown().await.map_err(|error| Error::Raft(error.to_string()))?;
-        self.inner.applier.stop().await.map_err(|error| Error::Fault(error.to_string()))?;
+        let closed = tokio::time::timeout(CLOSE, self.make_durable()).await;
         self.inner.traces.stop().await;
+        match closed {
+            Ok(closed) => closed?,
+            Err(_) => tracing::warn!(
+                "what is left to apply takes more than {CLOSE:?}: it is read from the log again at the next start"
+            ),
+        }
         tracing::info!("stopped");
         Ok(())
+    }
+
+    async fn make_durable(&self) -> Result<(), Error> {
+        self.inner.raft.shutdown().await.map_err(|error| Error::Raft(error.to_string()))?;
+        self.inner.applier.stop().await.map_err(|error| Error::Fault(error.to_string()))
     }
 }
 
