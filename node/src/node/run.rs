@@ -126,6 +126,7 @@ pub async fn serve(
         }
         why = fatal.raised() => {
             servers.stop_all().await;
+            node.inner.traces.stop().await;
             Err(Error::Fault(why))
         }
         why = node.retires() => {

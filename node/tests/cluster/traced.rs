@@ -1,6 +1,7 @@
 //! One trace follows a command over the nodes that have to do with it, as a collector sees it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use parking_lot::Mutex;
 use prost::Message;
+use rustix::process::{Resource, Rlimit};
 use tonic::{Request, Response, Status};
 
 use crate::harness::{Cluster, Node, Setup, until};
@@ -201,6 +203,37 @@ fn assert_within(inner: &Span, outer: &Span) {
     let (name, around) = (&inner.name, &outer.name);
     assert!(inner.start_time_unix_nano + PLAY >= outer.start_time_unix_nano, "{name} begins before {around}");
     assert!(inner.end_time_unix_nano <= outer.end_time_unix_nano + PLAY, "{name} ends after {around}");
+}
+
+/// A disk that takes nothing beyond this place of a file: what is there already fits before it.
+const FULL_AT: u64 = 1024 * 1024;
+
+#[tokio::test]
+async fn what_was_sampled_is_sent_also_when_a_host_fault_ends_the_node() {
+    let (collector, endpoint) = Collector::start().await;
+    let otlp = format!("endpoint = \"{endpoint}\"\nsample_ratio = 0\n");
+    let mut cluster = Cluster::stopped(Setup { replicas: 1, otlp: Some(&otlp), ..Setup::default() }).await;
+    // A write that does not fit is an error then, and not the end of the process by a signal.
+    let program = cluster.dir().join("balsa-that-is-told");
+    std::fs::write(&program, format!("#!/bin/sh\ntrap '' XFSZ\nexec {} \"$@\"\n", env!("CARGO_BIN_EXE_balsa")))
+        .unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    cluster.nodes[0].program = Some(program);
+    // Spans do not leave by themselves.
+    cluster.nodes[0].environment = vec![("OTEL_BSP_SCHEDULE_DELAY", "3600000".into())];
+    cluster.start_all();
+    cluster.ready().await;
+    put(&cluster.nodes[0], TRACE, "01").await;
+
+    let full = Rlimit { current: Some(FULL_AT), maximum: Some(FULL_AT) };
+    rustix::process::prlimit(Some(cluster.nodes[0].id()), Resource::Fsize, full).unwrap();
+    let client = cluster.nodes[0].client_within(Duration::from_secs(2));
+    let large = Put { key: b"large".to_vec(), value: vec![7; 500_000] }.encode_to_vec();
+    let written = async { while client.command(&format!("/{CALL}"), large.clone()).await.is_ok() {} };
+    let (ended, ()) = tokio::join!(cluster.nodes[0].exited(), written);
+    assert_eq!(ended.code(), Some(1), "a host fault");
+    let names: BTreeSet<_> = collector.of(TRACE).into_iter().map(|(_, span)| span.name).collect();
+    assert_eq!(names, BTreeSet::from([CALL, "propose", "log flush", "apply", "wasm"].map(str::to_owned)));
 }
 
 #[tokio::test]
