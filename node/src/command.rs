@@ -11,29 +11,49 @@ use tonic::Code;
 
 use crate::measure::Span;
 use crate::proto::command as pb;
+use crate::traces::Parent;
 
 /// Version of the host's semantics: what a given entry means to `apply`. Raised with any change of that meaning.
 pub const APPLY_VERSION: u32 = 1;
 
 /// An encoded `balsa.command.v1.Command`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Command(pub Bytes);
+#[derive(Clone)]
+pub struct Command {
+    /// All that the command is: what travels, what lies on disk, and what is applied.
+    pub bytes: Bytes,
+    /// If it is traced: under what. This is no part of the command. It travels beside the entry and lies on no disk, so an entry that is
+    /// read from one and applied once more is not traced once more.
+    pub trace: Option<Box<Parent>>,
+}
 
 impl Command {
     /// Encodes `command`; the only place that does.
     pub fn new(command: &pb::Command) -> Self {
-        Self(command.encode_to_vec().into())
+        Self::encoded(command.encode_to_vec())
+    }
+
+    /// One that was encoded before.
+    pub fn encoded(bytes: impl Into<Bytes>) -> Self {
+        Self { bytes: bytes.into(), trace: None }
     }
 
     /// Decodes what a proposer encoded. Bytes fields share the entry's buffer.
     pub fn decode(&self) -> Result<pb::Command, prost::DecodeError> {
-        pb::Command::decode(self.0.clone())
+        pb::Command::decode(self.bytes.clone())
     }
 }
 
+impl PartialEq for Command {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for Command {}
+
 impl fmt::Debug for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Command({} bytes)", self.0.len())
+        write!(f, "Command({} bytes)", self.bytes.len())
     }
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod exposition;
 mod rows;
 mod section;
+pub(crate) mod spans;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,24 +1,30 @@
 //! Traces: what became of single calls, on every node that had to do with them.
 //!
 //! A call is traced if its client says so in the W3C header `traceparent`, or by chance (`sample_ratio`) if the client says nothing;
-//! a client that says no is obeyed. A follower hands its span on with the command it forwards, so that the spans of both nodes are one
-//! trace:
+//! a client that says no is obeyed. A follower hands its span on with the command it forwards, and the leader its own with the entry that
+//! it replicates, so that the spans of all nodes are one trace:
 //!
 //! ```text
 //! kvstore.v1.KvStore/Put        on the node that the client called
 //! ├ forward                     to the leader, if that is another; each attempt one
 //! │ └ propose                   on the leader: from its admission until it is applied there
-//! │   ├ log flush               the group of records that it was written and synced with
-//! │   └ apply                   its turn on the apply thread
+//! │   ├ log flush               on each node: the group of records that it was written and synced with
+//! │   └ apply                   on each node: its turn on the apply thread
 //! │     └ wasm                  the module's run, with its fuel
 //! ```
 //!
-//! Between `log flush` and `apply` is what the other nodes needed. The log does not know of any trace: what happens on other threads
-//! is timed for all commands ([`crate::measure`]), comes back with the reply, and is made into spans afterwards. So a call that is
-//! not traced costs a look at its headers, and nothing at all where `[otlp]` is not set.
+//! Between `log flush` and `apply` is what the other nodes needed. A node that applies what another proposed may do so after the call has been
+//! answered, and before its own log is flushed, of which it then has no span. What happens on other threads is timed for all commands
+//! ([`crate::measure`]) and made into spans afterwards: on the leader by whoever proposed the command, once it comes back with the reply, and
+//! elsewhere by the apply thread. So a call that is not traced costs a look at its headers, and nothing at all where `[otlp]` is not set.
+//!
+//! A trace is no part of an entry ([`crate::command::Command`]), in no log and in no digest. An entry that is read from a disk has none: what
+//! is applied once more after a restart was traced before, and a node that is so far behind sends no spans of what it missed.
+//!
+//! Queries have one span; that of a query that answers with a stream ends behind its last message. A call that its client takes back ends
+//! with the code CANCELLED, and what it has begun goes on in spans of its own.
 //!
 //! Spans are sent in batches by the SDK's own thread, and dropped if the collector does not keep up: tracing never slows a call down.
-//! Queries have one span; streams have none.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -33,6 +39,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider, Span as SdkSpan};
 use tonic::Code;
 
+use crate::command::Timing;
 use crate::config::Otlp;
 use crate::measure::Span;
 
@@ -79,7 +86,12 @@ impl Traces {
             .with_resource(resource.build())
             .with_sampler(sampler)
             .build();
-        Ok(Self(Some(On { tracer: provider.tracer("balsa"), provider })))
+        Ok(Self::on(provider))
+    }
+
+    /// Hands them to `provider`.
+    pub(crate) fn on(provider: SdkTracerProvider) -> Self {
+        Self(Some(On { tracer: provider.tracer("balsa"), provider }))
     }
 
     /// Whether any are made.
@@ -108,7 +120,7 @@ impl Traces {
     }
 
     /// One that is over.
-    pub fn past(
+    fn past(
         &self,
         parent: Option<&Parent>,
         name: &'static str,
@@ -122,6 +134,19 @@ impl Traces {
         let own = Parent(open.span_context().clone());
         open.end_with_timestamp(wall_clock(span.to));
         Some(own)
+    }
+
+    /// What a node's threads did for a command that is over: the group of records that it was written with, and how many entries that had;
+    /// its turn on the apply thread, and the module's run in it.
+    pub fn applied(&self, parent: &Parent, flush: Option<(Span, u64)>, timing: Timing) {
+        if let Some((span, entries)) = flush {
+            self.past(Some(parent), "log flush", span, [("balsa.entries", entries)]);
+        }
+        let Some(applied) = timing.applied else { return };
+        let apply = self.past(Some(parent), "apply", applied, []);
+        if let Some((span, fuel)) = timing.ran {
+            self.past(apply.as_ref(), "wasm", span, [("balsa.fuel", fuel)]);
+        }
     }
 
     fn open(&self, parent: Option<&Parent>, name: &'static str, kind: SpanKind, from: Instant) -> Option<Open> {

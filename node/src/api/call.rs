@@ -22,11 +22,12 @@ use super::operators;
 use super::reflection::{Reflection, v1, v1alpha};
 use super::routes::{Route, Routes, Table};
 use super::status::{Failure, status};
-use super::stream::{Begun, Watch};
+use super::stream::Begun;
+use super::watch::Watch;
 use crate::command::Outcome;
 use crate::limits::{METHOD_BYTES_MAX, RESULT_BYTES_MAX};
 use crate::service::{Backend, Execute, Executed, Query, ServiceError, Streaming};
-use crate::traces::{Open, Parent, Traces};
+use crate::traces::{Parent, Traces};
 use crate::wasm::MethodKind;
 
 /// How long a request message may take to arrive, whatever the client's deadline: the largest one over a 1 Mbit/s line
@@ -131,54 +132,55 @@ impl<B: Backend> Front<B> {
     async fn call(&self, route: &Arc<Route>, request: Request<Incoming>) -> Response<ReplyBody> {
         let started = Instant::now();
         let (head, body) = request.into_parts();
-        if route.streaming {
-            return self.stream(route, &head.headers, body, started).await;
+        let span = self.traces.call(&route.path, &head.headers, started.into_std());
+        let watch = Watch::new(Arc::clone(route), started, span);
+        match route.streaming {
+            true => self.stream(route, &head.headers, body, started, watch).await,
+            false => self.unary(route, &head.headers, body, started, watch).await,
         }
-        let mut span = self.traces.call(&route.path, &head.headers, started.into_std());
-        let trace = span.as_ref().map(Open::parent);
-        let answer = match self.run(route, &head.headers, body, started, trace).await {
-            Ok(executed) => {
-                if let Some(span) = &mut span {
-                    span.at(executed.index, executed.replayed);
-                }
-                if executed.replayed {
-                    route.meter.replayed();
-                }
-                self.reply(executed)
-            }
-            Err(failure) => Err((failure, None)),
+    }
+
+    async fn unary(
+        &self,
+        route: &Route,
+        headers: &HeaderMap,
+        body: Incoming,
+        started: Instant,
+        mut watch: Watch,
+    ) -> Response<ReplyBody> {
+        let executed = match self.run(route, headers, body, started, watch.trace()).await {
+            Ok(executed) => executed,
+            Err(failure) => return self.trailers_only(status_of(&failure, watch), None),
         };
-        let (code, response) = match answer {
-            Ok(response) => (tonic::Code::Ok, response),
-            Err((failure, executed)) => {
-                let status = status(&failure);
-                (status.code(), self.trailers_only(status, executed))
+        let told = Told { index: executed.index, replayed: executed.replayed };
+        watch.at(told.index, told.replayed);
+        match outcome(executed) {
+            Ok(message) => {
+                watch.ended(tonic::Code::Ok);
+                self.success(ReplyBody::Message(message), told)
             }
-        };
-        route.meter.answered(code, started.elapsed());
-        if let Some(span) = span {
-            span.ended(code);
+            Err(failure) => self.trailers_only(status_of(&failure, watch), Some(told)),
         }
-        response
     }
 
     /// A query that answers with a stream. Its headers leave with the first message; a failure before that is trailers only.
     async fn stream(
         &self,
-        route: &Arc<Route>,
+        route: &Route,
         headers: &HeaderMap,
         body: Incoming,
         started: Instant,
+        mut watch: Watch,
     ) -> Response<ReplyBody> {
-        let watch = Watch::new(Arc::clone(route), started);
-        let (failure, told) = match self.begin_stream(route, headers, body, started).await {
-            Ok((told, body)) => match body.first(watch, &self.core.stopping).await {
-                Ok(body) => return self.success(ReplyBody::Stream(body), told),
-                Err((failure, watch)) => (status_of(&failure, watch), Some(told)),
-            },
-            Err(failure) => (status_of(&failure, watch), None),
+        let (told, begun) = match self.begin_stream(route, headers, body, started).await {
+            Ok(begun) => begun,
+            Err(failure) => return self.trailers_only(status_of(&failure, watch), None),
         };
-        self.trailers_only(failure, told)
+        watch.at(told.index, told.replayed);
+        match begun.first(watch, &self.core.stopping).await {
+            Ok(body) => self.success(ReplyBody::Stream(Box::new(body)), told),
+            Err((failure, watch)) => self.trailers_only(status_of(&failure, watch), Some(told)),
+        }
     }
 
     async fn begin_stream(
@@ -231,15 +233,6 @@ impl<B: Backend> Front<B> {
             }
         }
         .map_err(Failure::from)
-    }
-
-    /// A success, or the failure that the outcome is and the index it happened at.
-    fn reply(&self, executed: Executed) -> Result<Response<ReplyBody>, (Failure, Option<Told>)> {
-        let told = Told { index: executed.index, replayed: executed.replayed };
-        match outcome(executed) {
-            Ok(message) => Ok(self.success(ReplyBody::Message(message), told)),
-            Err(failure) => Err((failure, Some(told))),
-        }
     }
 
     fn success(&self, body: ReplyBody, told: Told) -> Response<ReplyBody> {
@@ -308,7 +301,7 @@ pub(super) fn outcome(executed: Executed) -> Result<Bytes, Failure> {
     }
 }
 
-/// The status of a stream that failed before it had a message, which is noted.
+/// The status of a call that failed, which is noted.
 fn status_of(failure: &Failure, mut watch: Watch) -> tonic::Status {
     let status = status(failure);
     watch.ended(status.code());

@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rand::{Rng, RngExt};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
@@ -28,11 +29,15 @@ pub(crate) struct Lifetime {
 
 impl Lifetime {
     async fn is_old(&self) {
-        match self.age {
-            Some(age) => tokio::time::sleep(age.mul_f64(rand::random_range(1.0 - JITTER..=1.0 + JITTER))).await,
-            None => std::future::pending().await,
-        }
+        let Some(age) = self.age else { return std::future::pending().await };
+        let age = jittered(age, &mut rand::rng());
+        tokio::time::sleep(age).await;
     }
+}
+
+/// How old the next connection gets.
+fn jittered(age: Duration, random: &mut impl Rng) -> Duration {
+    age.mul_f64(random.random_range(1.0 - JITTER..=1.0 + JITTER))
 }
 
 /// Answers the requests of one connection with `answer`, until it ends by itself, or its lifetime does: then the other side is told to
@@ -66,5 +71,25 @@ pub(crate) async fn serve<IO, Body, Answering>(
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended with an error");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    #[test]
+    fn connections_that_came_together_go_over_a_fifth_of_their_age() {
+        const AGE: Duration = Duration::from_secs(300);
+        let mut random = StdRng::seed_from_u64(7);
+        let ages: Vec<_> = (0..1000).map(|_| jittered(AGE, &mut random)).collect();
+        assert!(ages.iter().all(|age| (270.0..=330.0).contains(&age.as_secs_f64())));
+        for part in [270..280, 280..290, 290..300, 300..310, 310..320, 320..330] {
+            let found = ages.iter().filter(|age| part.contains(&age.as_secs())).count();
+            assert!(found > 100, "{found} of 1000 go after {part:?} seconds; about 167 should");
+        }
     }
 }

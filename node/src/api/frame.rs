@@ -233,8 +233,8 @@ pub(crate) enum ReplyBody {
     Trailers,
     /// A sentence, for those who do not speak gRPC.
     Text(&'static str),
-    /// A module's messages as they come, then how they end.
-    Stream(StreamBody),
+    /// A module's messages as they come, then how they end; boxed, since every other reply would be as large.
+    Stream(Box<StreamBody>),
     /// One of tonic's own services.
     Tonic(tonic::body::Body),
 }

@@ -12,7 +12,8 @@
 //! Operators come in by the back door ([`operators`]): what changes the cluster is served on the port for peers and on a Unix
 //! socket, and not here.
 //!
-//! What comes back is a message, a [`stream`] of them, or a [`status`], where every failure gets its code, reason and details.
+//! What comes back is a message, a [`stream`] of them, or a [`status`], where every failure gets its code, reason and details. However a
+//! method's call ends, [`watch`] counts, times and traces it once.
 //!
 //! Three rules hold everywhere here. A command that was handed to the backend is never cancelled ([`detach`]): neither by a
 //! deadline nor by a client that hangs up. Everything a client can make us hold has a limit. And nothing a client sends can
@@ -33,6 +34,7 @@ mod status;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::convert::Infallible;
 use std::io;

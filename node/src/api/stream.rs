@@ -9,19 +9,17 @@
 //! body, and with it the query.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::Frame;
-use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::call::outcome;
 use super::frame::{Framed, PREFIX_BYTES, ok_trailers, prefix};
-use super::routes::Route;
 use super::status::{Failure, status};
+use super::watch::Watch;
 use crate::service::ServiceError;
 use crate::stream::{End, Event, Messages};
 
@@ -149,31 +147,5 @@ fn failure(end: End) -> Option<Failure> {
     match end {
         Ok(executed) => outcome(executed).err(),
         Err(error) => Some(error.into()),
-    }
-}
-
-/// Counts the call once, whichever way it ends; one that is dropped before its end was given up by its client.
-#[derive(Debug)]
-pub(super) struct Watch {
-    route: Arc<Route>,
-    started: Instant,
-    counted: bool,
-}
-
-impl Watch {
-    pub(super) fn new(route: Arc<Route>, started: Instant) -> Self {
-        Self { route, started, counted: false }
-    }
-
-    pub(super) fn ended(&mut self, code: tonic::Code) {
-        if !std::mem::replace(&mut self.counted, true) {
-            self.route.meter.answered(code, self.started.elapsed());
-        }
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.ended(tonic::Code::Cancelled);
     }
 }

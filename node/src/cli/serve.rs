@@ -76,7 +76,11 @@ pub(super) fn run(args: &Args) -> ExitCode {
             tracing::warn!(%error, "the log level cannot be changed");
         }
     };
-    match runtime.block_on(async { node::serve(loaded, set_level, stops()).await }) {
+    let ended = runtime.block_on(async { node::serve(loaded, set_level, stops()).await });
+    // A thread that still applies, a write that the disk does not take: what has not ended in its time is not waited for. It ends with the
+    // process, as by a crash, which loses nothing either.
+    std::mem::forget(runtime);
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");

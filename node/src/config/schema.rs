@@ -210,7 +210,7 @@ pub const KEYS: &[Key] = &[
         default: Default::Number(7_000),
         obeyed: Obeyed::AtStart,
         doc: "After SIGTERM the node says at `/readyz` that it is not ready, and goes on serving for as long, until load balancers \
-              have noticed. SIGINT (Ctrl-C, `balsa up`) does not wait.",
+              have noticed. SIGINT (Ctrl-C, `balsa up`) does not wait, nor does a node that has never been ready.",
     },
     Key {
         path: "cluster.name",

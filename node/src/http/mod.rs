@@ -19,6 +19,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 pub use self::metrics::{
     BuildLabels, CheckLabels, CodeLabel, CodeLabels, Meters, MethodLabels, Metrics, ModuleLabels, PeerLabels,
@@ -29,6 +30,9 @@ pub use self::metrics::{
 const CONNECTIONS_MAX: usize = 256;
 /// A client that is slower with its request, or idle for longer, is cut off.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A connection of this age ends behind the answer that it is at. A client that does not take its answer keeps a place which a probe may
+/// need; nobody else notices, since scrapers connect again by themselves.
+const AGE: Duration = Duration::from_secs(60);
 /// Pause after an `accept` that failed for want of resources.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -98,6 +102,8 @@ struct Source<R, G> {
     readiness: R,
     gauges: G,
     metrics: Arc<Metrics>,
+    /// How old a connection gets; a quarter more if it is at an answer then.
+    age: Duration,
 }
 
 /// Serves probes and metrics on `listener` until `shutdown`. `readiness` is asked by each `/readyz`; `gauges` is called before
@@ -113,7 +119,19 @@ where
     R: Fn() -> Readiness + Send + Sync + 'static,
     G: Fn(&Metrics) + Send + Sync + 'static,
 {
-    let source = Arc::new(Source { readiness, gauges, metrics });
+    let source = Source { readiness, gauges, metrics, age: AGE };
+    accept(listener, Arc::new(source), shutdown).await
+}
+
+async fn accept<R, G>(
+    listener: TcpListener,
+    source: Arc<Source<R, G>>,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()>
+where
+    R: Fn() -> Readiness + Send + Sync + 'static,
+    G: Fn(&Metrics) + Send + Sync + 'static,
+{
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -121,10 +139,13 @@ where
             () = &mut shutdown => return Ok(()),
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) if connections.len() < CONNECTIONS_MAX => {
-                    connections.spawn(connection(stream, Arc::clone(&source)));
+                Ok((stream, _)) => {
+                    // Those that have ended count no more, though nobody has looked at them yet.
+                    while connections.try_join_next().is_some() {}
+                    if connections.len() < CONNECTIONS_MAX {
+                        connections.spawn(connection(stream, Arc::clone(&source)));
+                    }
                 }
-                Ok(_) => {}
                 Err(error) => {
                     tracing::warn!(%error, "a connection to the HTTP port could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -139,14 +160,23 @@ where
     R: Fn() -> Readiness + Send + Sync + 'static,
     G: Fn(&Metrics) + Send + Sync + 'static,
 {
+    let age = source.age;
     let service = service_fn(move |request| {
         let response = source.answer(&request);
         async move { Ok::<_, Infallible>(response) }
     });
     let mut settings = http1::Builder::new();
     settings.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(16 * 1024);
-    if let Err(error) = settings.serve_connection(TokioIo::new(stream), service).await {
-        tracing::debug!(%error, "a connection to the HTTP port ended with an error");
+    let mut connection = std::pin::pin!(settings.serve_connection(TokioIo::new(stream), service));
+    let mut ended = timeout(age, connection.as_mut()).await;
+    if ended.is_err() {
+        connection.as_mut().graceful_shutdown();
+        ended = timeout(age / 4, connection).await;
+    }
+    match ended {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a connection to the HTTP port ended with an error"),
+        Err(_) => tracing::debug!("a connection to the HTTP port is cut off; its client does not take its answer"),
     }
 }
 
@@ -200,6 +230,10 @@ mod tests {
     }
 
     async fn server() -> Server {
+        server_of_age(AGE).await
+    }
+
+    async fn server_of_age(age: Duration) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let well = Arc::new(AtomicBool::new(true));
@@ -212,7 +246,8 @@ mod tests {
             }
         };
         let gauges = |metrics: &Metrics| _ = metrics.raft_term.set(7);
-        tokio::spawn(serve(listener, readiness, gauges, Arc::new(Metrics::new()), std::future::pending()));
+        let source = Source { readiness, gauges, metrics: Arc::new(Metrics::new()), age };
+        tokio::spawn(accept(listener, Arc::new(source), std::future::pending()));
         Server { addr, well }
     }
 
@@ -251,6 +286,30 @@ mod tests {
         assert_eq!(code, 200);
         assert!(body.contains("\nbalsa_raft_term 7\n"), "{body}");
         assert!(body.ends_with("# EOF\n"));
+    }
+
+    #[tokio::test]
+    async fn clients_that_do_not_read_do_not_keep_probes_out() {
+        let server = server_of_age(Duration::from_millis(200)).await;
+        let crowd: Vec<_> = (0..CONNECTIONS_MAX).map(|_| TcpStream::connect(server.addr)).collect();
+        let crowd = futures::future::try_join_all(crowd).await.unwrap();
+        let without_end = crowd.into_iter().map(async |mut stream| {
+            // Until the answers that nobody takes fill all buffers, and then for as long as the server waits.
+            while stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: balsa\r\n\r\n").await.is_ok() {}
+        });
+        let cut_off = timeout(Duration::from_secs(60), futures::future::join_all(without_end)).await;
+        assert!(cut_off.is_ok(), "a client that does not read has its place still");
+        assert_eq!(server.ask("GET", "/livez").await, (200, "ok\n".into()));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_old_ends_between_two_answers() {
+        let server = server_of_age(Duration::from_millis(200)).await;
+        let mut stream = TcpStream::connect(server.addr).await.unwrap();
+        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: balsa\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        timeout(Duration::from_secs(20), stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"), "{answer}");
     }
 
     #[tokio::test]

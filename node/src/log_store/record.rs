@@ -283,7 +283,7 @@ mod tests {
 
         #[test]
         fn an_entry_reads_back(term: u64, index: u64, command: Vec<u8>) {
-            let entry = Entry::new(log_id(term, index), openraft::EntryPayload::Normal(Command(command.into())));
+            let entry = Entry::new(log_id(term, index), openraft::EntryPayload::Normal(Command::encoded(command)));
             let mut bytes = Vec::new();
             push_entry(&mut bytes, &entry);
             stamp(&mut bytes, KEY, 0);

@@ -11,6 +11,7 @@ mod duties;
 mod gauges;
 mod lag;
 mod leadership;
+mod listeners;
 mod members;
 mod modules;
 mod propose;
@@ -114,6 +115,8 @@ struct Inner {
     /// Of modules that operators bring.
     pushes: Arc<tokio::sync::Semaphore>,
     recovered: AtomicBool,
+    /// Somebody who may send clients was told that it is ready, at some time since it started.
+    was_ready: AtomicBool,
     /// It is told to stop, and still serves.
     leaving: AtomicBool,
     /// It serves no more.
@@ -305,7 +308,7 @@ impl Backend for Node {
     }
 
     fn ready(&self) -> bool {
-        self.readiness().is_ready()
+        self.tell_readiness().is_ready()
     }
 
     fn node_name(&self) -> &str {

@@ -93,7 +93,8 @@ impl Node {
             request: command.request.clone(),
             key: command.key.clone().unwrap_or_default(),
         };
-        let reply = match self.propose(pb::command::Kind::Call(call), command.request.len(), deadline).await {
+        let (kind, trace) = (pb::command::Kind::Call(call), span.as_ref().map(Open::parent));
+        let reply = match self.propose_under(trace, kind, command.request.len(), deadline).await {
             Ok(reply) => reply,
             Err(error) => {
                 if let Some(span) = span {
@@ -104,24 +105,11 @@ impl Node {
         };
         if let Some(span) = &mut span {
             span.at(reply.index, reply.replayed);
-            self.trace_reply(&span.parent(), &reply);
+            // The index of a replayed command is that of its first attempt, which was another's business.
+            let flush = if reply.replayed { None } else { self.inner.log.metrics().flushes.of(reply.index) };
+            self.inner.traces.applied(&span.parent(), flush, reply.timing);
         }
         executed(reply)
-    }
-
-    /// Spans of what other threads did for a command, from what they say of it.
-    fn trace_reply(&self, parent: &Parent, reply: &Reply) {
-        let (traces, parent) = (&self.inner.traces, Some(parent));
-        // The index of a replayed command is that of its first attempt, which was another's business.
-        let flush = if reply.replayed { None } else { self.inner.log.metrics().flushes.of(reply.index) };
-        if let Some((span, entries)) = flush {
-            traces.past(parent, "log flush", span, [("balsa.entries", entries)]);
-        }
-        let Some(applied) = reply.timing.applied else { return };
-        let apply = traces.past(parent, "apply", applied, []);
-        if let Some((span, fuel)) = reply.timing.ran {
-            traces.past(apply.as_ref(), "wasm", span, [("balsa.fuel", fuel)]);
-        }
     }
 
     /// Stamps an entry, has it replicated and applied. Past the deadline it may still be applied.
@@ -131,15 +119,27 @@ impl Node {
         bytes: usize,
         deadline: Instant,
     ) -> Result<Reply, ServiceError> {
+        self.propose_under(None, kind, bytes, deadline).await
+    }
+
+    /// The same; what the other nodes do for it belongs under `trace`.
+    async fn propose_under(
+        &self,
+        trace: Option<Parent>,
+        kind: pb::command::Kind,
+        bytes: usize,
+        deadline: Instant,
+    ) -> Result<Reply, ServiceError> {
         let permit = self.inner.admission.admit(bytes)?;
         let watch = Stopwatch::start();
         let (responder, mut answered) = OneshotResponder::new_pair();
-        let command = Command::new(&pb::Command {
+        let mut command = Command::new(&pb::Command {
             apply_version: APPLY_VERSION,
             time_ms: self.inner.clock.lock().stamp(wall_clock_ms(), Instant::now()),
             random: Bytes::copy_from_slice(&rand::random::<[u8; 32]>()),
             kind: Some(kind),
         });
+        command.trace = trace.map(Box::new);
         self.inner.raft.client_write_ff(command, Some(responder)).await.map_err(stopped)?;
         let Ok(answer) = tokio::time::timeout_at(deadline.into(), &mut answered).await else {
             // The entry stays under way, and with it its place.

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use openraft::SnapshotPolicy;
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::admission::Admission;
 use super::compile::Compiler;
 use super::leadership::Leadership;
+use super::listeners::Listeners;
 use super::members::{Members, Memory, OnDisk};
 use super::modules::Changes;
 use super::queries::Queries;
@@ -24,7 +24,7 @@ use crate::config::{Config, Loaded};
 use crate::fatal::Fatal;
 use crate::files::{self, Wanted};
 use crate::guest_log::GuestLog;
-use crate::http::{self, Meters, Metrics};
+use crate::http::{self, Meters, Metrics, Readiness};
 use crate::limits::PUSHES_MAX;
 use crate::log_store::{self, LogStore};
 use crate::meta::{self, Meta};
@@ -88,6 +88,11 @@ pub enum Error {
 /// The exit code of a process whose data has no place in its cluster any more: to start it again changes nothing.
 pub const EXIT_RETIRED: u8 = 6;
 
+/// How long the end may take, once nothing is served any more. With all that goes before it is less than the half minute of
+/// docs/operations.md: 7 s for load balancers, 5 s each for calls and for what other nodes forwarded, 2 s for the last spans, and a few
+/// for leadership. What is not done by then is of no use but for a quicker start.
+const CLOSE: Duration = Duration::from_secs(6);
+
 /// How a node is told to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
@@ -105,14 +110,14 @@ pub async fn serve(
     mut stops: mpsc::Receiver<Stop>,
 ) -> Result<(), Error> {
     let config = loaded.config.clone();
-    let listeners = Listeners::bind(&config).await?;
+    let listeners = Listeners::bind(&config.node)?;
     let fatal = Fatal::default();
     let wanted = files::watch(loaded, on_level);
     let at = config.node.socket.clone();
     let node = build(config, wanted, &fatal).await?;
     // The directory is this process's own by now.
     let socket = Socket::bind(&at)?;
-    let servers = node.start_servers(listeners, socket);
+    let servers = node.start_servers(listeners, socket)?;
     node.start_duties();
     tokio::select! {
         stop = stops.recv() => {
@@ -122,6 +127,7 @@ pub async fn serve(
         }
         why = fatal.raised() => {
             servers.stop_all().await;
+            node.inner.traces.stop().await;
             Err(Error::Fault(why))
         }
         why = node.retires() => {
@@ -158,28 +164,6 @@ impl Servers {
         self.stop_clients().await;
         let _ = tokio::time::timeout(2 * DRAIN, self.others).await;
     }
-}
-
-struct Listeners {
-    client: TcpListener,
-    peer: TcpListener,
-    http: TcpListener,
-}
-
-impl Listeners {
-    /// All three before anything is opened: two nodes on one address are found out before they share a directory.
-    async fn bind(config: &Config) -> Result<Self, Error> {
-        let node = &config.node;
-        Ok(Self {
-            client: bind("clients", node.client_addr, "client_addr").await?,
-            peer: bind("peers", node.peer_addr, "peer_addr").await?,
-            http: bind("probes and metrics", node.http_addr, "http_addr").await?,
-        })
-    }
-}
-
-async fn bind(what: &'static str, addr: SocketAddr, key: &'static str) -> Result<TcpListener, Error> {
-    TcpListener::bind(addr).await.map_err(|source| Error::Listen { what, addr, key, source })
 }
 
 /// What lies in the data directory, opened.
@@ -241,7 +225,15 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
     let Opened { meta, engine, log: log_store, machine, published, fenced } = opened;
     let (log, reader, receiver) = (log_store.handle(), machine.reader(), machine.receiver());
     let clock = LogClock::new(reader.view().progress().time_ms, Instant::now());
-    let applier = Applier::start(machine, log.clone(), config.storage.checkpoint_bytes, fatal.clone());
+    let traces = match &config.otlp {
+        Some(otlp) => Traces::start(otlp, &config.node.name).map_err(Error::Traces)?,
+        None => Traces::off(),
+    };
+    if traces.is_on() {
+        log.metrics().flushes.keep();
+    }
+    let checkpoint_bytes = config.storage.checkpoint_bytes;
+    let applier = Applier::start(machine, log.clone(), checkpoint_bytes, traces.clone(), fatal.clone());
     tokio::spawn({
         let (log, fatal) = (log.clone(), fatal.clone());
         async move { fatal.raise(format!("the log: {}", log.failed().await)) }
@@ -262,13 +254,6 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
         log_syncs: log.metrics().syncs.clone(),
         ..Meters::default()
     };
-    let traces = match &config.otlp {
-        Some(otlp) => Traces::start(otlp, &config.node.name).map_err(Error::Traces)?,
-        None => Traces::off(),
-    };
-    if traces.is_on() {
-        log.metrics().flushes.keep();
-    }
     let inner = Inner {
         server: raft.server_metrics(),
         queries: Queries::start(config.node.query_threads, fatal),
@@ -303,6 +288,7 @@ async fn build(config: Config, wanted: watch::Receiver<Arc<Wanted>>, fatal: &Fat
         backups: Arc::new(tokio::sync::Semaphore::new(1)),
         pushes: Arc::new(tokio::sync::Semaphore::new(PUSHES_MAX)),
         recovered: AtomicBool::new(false),
+        was_ready: AtomicBool::new(false),
         leaving: AtomicBool::new(false),
         draining: AtomicBool::new(false),
         fatal: fatal.clone(),
@@ -355,7 +341,8 @@ fn raft_config(config: &Config) -> Result<openraft::Config, Error> {
 
 impl Node {
     /// Serves clients, peers, operators and probes until told to stop.
-    fn start_servers(&self, listeners: Listeners, socket: Socket) -> Servers {
+    fn start_servers(&self, listeners: Listeners, socket: Socket) -> Result<Servers, Error> {
+        let Listeners { client, peer, http } = listeners;
         let (stop_clients, client_stop) = watch::channel(false);
         let (stop_others, stop) = watch::channel(false);
         let metrics = Arc::new(Metrics::with(&self.inner.meters));
@@ -364,14 +351,14 @@ impl Node {
             connection_age: self.inner.config.node.connection_age,
             ..api::Options::new(Arc::clone(&metrics))
         };
-        let clients = api::serve(listeners.client, self.clone(), options, stopped(client_stop));
+        let clients = api::serve(client.listen()?, self.clone(), options, stopped(client_stop));
         let clients = tokio::spawn(async move {
             let _ = clients.await;
         });
         let (asked, measured) = (self.clone(), self.clone());
-        let readiness = move || asked.readiness();
+        let readiness = move || asked.tell_readiness();
         let gauges = move |metrics: &Metrics| measured.set_gauges(metrics);
-        let probes = tokio::spawn(http::serve(listeners.http, readiness, gauges, metrics, stopped(stop.clone())));
+        let probes = tokio::spawn(http::serve(http, readiness, gauges, metrics, stopped(stop.clone())));
         let operators = Operators::new(self.clone());
         let at_socket = tokio::spawn({
             let (operators, stop) = (operators.clone(), stop.clone());
@@ -382,23 +369,34 @@ impl Node {
         let peers = tokio::spawn(async move {
             // A fenced node has nothing to say to its peers.
             if !fenced {
-                peer_server::serve(listeners.peer, service, operators, stopped(stop)).await;
+                peer_server::serve(peer, service, operators, stopped(stop)).await;
             }
         });
         let others = tokio::spawn(async move {
             let _ = tokio::join!(probes, at_socket, peers);
         });
-        Servers { stop_clients, clients: Some(clients), stop_others, others }
+        Ok(Servers { stop_clients, clients: Some(clients), stop_others, others })
+    }
+
+    /// The checks, for those who send clients by them.
+    pub(super) fn tell_readiness(&self) -> Readiness {
+        let readiness = self.readiness();
+        self.inner.was_ready.fetch_or(readiness.is_ready(), Ordering::Relaxed);
+        readiness
     }
 
     /// Unready at once, leadership handed over; clients are served until they have noticed, then told to go; what is under way ends.
     async fn leave(&self, told: Stop, stops: &mut mpsc::Receiver<Stop>, mut servers: Servers) {
         tracing::info!("stopping: not ready any more, leadership handed over");
+        // Clients may come to a node that is ready though nobody has asked.
+        self.tell_readiness();
         self.inner.leaving.store(true, Ordering::Relaxed);
         self.allow_elections();
         self.give_up_leadership().await;
+        // Nobody was sent to a node that has never been ready, and nobody has to notice that it goes.
+        let is_known = self.inner.was_ready.load(Ordering::Relaxed);
         let wait = self.inner.config.node.drain_wait;
-        if told == Stop::Soon && !wait.is_zero() {
+        if told == Stop::Soon && is_known && !wait.is_zero() {
             tracing::info!("serving on for {wait:?}, until load balancers have noticed");
             let _ = tokio::time::timeout(wait, stops.recv()).await;
         }
@@ -414,14 +412,24 @@ impl Node {
         servers.stop_all().await;
     }
 
-    /// Stops Raft and makes the state durable, so that the next start has nothing to replay.
+    /// Stops Raft and makes the state durable, so that the next start has nothing to replay; but not at any price.
     async fn close(&self) -> Result<(), Error> {
-        self.write_memory().await;
-        self.inner.raft.shutdown().await.map_err(|error| Error::Raft(error.to_string()))?;
-        self.inner.applier.stop().await.map_err(|error| Error::Fault(error.to_string()))?;
+        let closed = tokio::time::timeout(CLOSE, self.make_durable()).await;
         self.inner.traces.stop().await;
+        match closed {
+            Ok(closed) => closed?,
+            Err(_) => tracing::warn!(
+                "what is left to apply takes more than {CLOSE:?}: it is read from the log again at the next start"
+            ),
+        }
         tracing::info!("stopped");
         Ok(())
+    }
+
+    async fn make_durable(&self) -> Result<(), Error> {
+        self.write_memory().await;
+        self.inner.raft.shutdown().await.map_err(|error| Error::Raft(error.to_string()))?;
+        self.inner.applier.stop().await.map_err(|error| Error::Fault(error.to_string()))
     }
 }
 

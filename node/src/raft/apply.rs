@@ -17,12 +17,13 @@ use openraft::{OptionalSend, RaftSnapshotBuilder};
 use tokio::sync::{mpsc, oneshot};
 
 use super::snapshot::SnapshotData;
-use super::types::{Entry, LogId, StoredMembership, TypeConfig};
+use super::types::{Entry, LogId, StoredMembership, TypeConfig, trace_of};
 use crate::command::{Reply, Timing};
 use crate::fatal::Fatal;
 use crate::log_store::LogHandle;
 use crate::measure::{ApplyMeter, Stopwatch};
 use crate::state_machine::{Fault, StateMachine};
+use crate::traces::Traces;
 use crate::wasm::HostFault;
 
 /// Batches on their way to the apply thread. Two would do: one being executed, one ready.
@@ -67,11 +68,17 @@ fn gone() -> io::Error {
 
 impl Applier {
     /// Starts the thread that owns `state_machine`.
-    pub fn start(state_machine: StateMachine, log: LogHandle, checkpoint_bytes: u64, fatal: Fatal) -> Self {
+    pub fn start(
+        state_machine: StateMachine,
+        log: LogHandle,
+        checkpoint_bytes: u64,
+        traces: Traces,
+        fatal: Fatal,
+    ) -> Self {
         let at_start = Arc::new((state_machine.last_applied(), state_machine.membership().clone()));
         let (jobs, queue) = mpsc::channel(QUEUE);
         let meter = ApplyMeter::default();
-        let thread = ApplyThread { state_machine, log, checkpoint_bytes, meter: meter.clone() };
+        let thread = ApplyThread { state_machine, log, checkpoint_bytes, traces, meter: meter.clone() };
         thread::Builder::new()
             .name("apply".into())
             .stack_size(16 * 1024 * 1024)
@@ -171,7 +178,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Applier {
 
 fn payload_bytes(entry: &Entry) -> usize {
     match &entry.payload {
-        openraft::EntryPayload::Normal(command) => command.0.len(),
+        openraft::EntryPayload::Normal(command) => command.bytes.len(),
         _ => 64,
     }
 }
@@ -182,6 +189,7 @@ struct ApplyThread {
     /// Changed state that is made durable without being asked. More makes a restart replay more of the log, less makes more
     /// fsyncs.
     checkpoint_bytes: u64,
+    traces: Traces,
     meter: ApplyMeter,
 }
 
@@ -239,15 +247,20 @@ impl ApplyThread {
             }
         }
         let batch = Stopwatch::start();
-        let mut entry = batch;
+        let (mut entry, mut traced) = (batch, Vec::new());
         self.state_machine.apply(&entries, &mut |at, reply| {
-            let applied = Some(entry.lap());
-            if let Some(responder) = responders[at].take() {
-                let timing = Timing { applied, ..reply.timing };
-                responder.send(Reply { timing, ..reply });
+            let timing = Timing { applied: Some(entry.lap()), ..reply.timing };
+            match responders[at].take() {
+                Some(responder) => responder.send(Reply { timing, ..reply }),
+                // Its proposer is another node's, where nobody is told what this one does.
+                None => traced.extend(trace_of(&entries[at]).map(|parent| (parent, at, timing))),
             }
         })?;
         self.meter.batch.took(batch.stop().elapsed());
+        for (parent, at, timing) in traced {
+            let flush = self.log.metrics().flushes.of(entries[at].log_id.index());
+            self.traces.applied(parent, flush, timing);
+        }
         self.meter.dirty_bytes.store(self.state_machine.dirty_bytes(), Ordering::Relaxed);
         if self.state_machine.dirty_bytes() >= self.checkpoint_bytes {
             self.checkpoint()?;

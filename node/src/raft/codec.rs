@@ -124,7 +124,7 @@ impl From<&Entry> for pb::Entry {
     fn from(entry: &Entry) -> Self {
         let payload = match &entry.payload {
             EntryPayload::Blank => None,
-            EntryPayload::Normal(command) => Some(pb::entry::Payload::Command(command.0.clone())),
+            EntryPayload::Normal(command) => Some(pb::entry::Payload::Command(command.bytes.clone())),
             EntryPayload::Membership(membership) => Some(pb::entry::Payload::Membership(membership.into())),
         };
         Self { term: entry.log_id.committed_leader_id().term, index: entry.log_id.index(), payload }
@@ -135,7 +135,7 @@ impl From<&Entry> for pb::Entry {
 pub fn decode_entry(entry: pb::Entry) -> Result<Entry, Malformed> {
     let payload = match entry.payload {
         None => EntryPayload::Blank,
-        Some(pb::entry::Payload::Command(bytes)) => EntryPayload::Normal(Command(bytes)),
+        Some(pb::entry::Payload::Command(bytes)) => EntryPayload::Normal(Command::encoded(bytes)),
         Some(pb::entry::Payload::Membership(membership)) => EntryPayload::Membership(membership.try_into()?),
     };
     Ok(Entry::new(log_id(entry.term, entry.index), payload))

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt};
 use futures::{Stream, stream};
-use openraft::OptionalSend;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{
     Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption, RaftNetworkFactory,
@@ -21,6 +20,7 @@ use openraft::raft::{
     AppendEntriesRequest, SnapshotResponse, StreamAppendError, StreamAppendResult, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
 use tonic::Streaming;
 
@@ -28,10 +28,11 @@ use super::codec::Malformed;
 use super::connection::Connection;
 use super::peers::{Peers, Purpose};
 use super::snapshot::SnapshotData;
-use super::types::{LogId, Member, TypeConfig, Vote};
+use super::types::{Entry, LogId, Member, TypeConfig, Vote, trace_of};
 use crate::ids::NodeId;
 use crate::proto::peer as pb;
 use crate::proto::peer::peer_client::PeerClient;
+use crate::traces::Parent;
 
 /// An append that is not answered for this long is lost. Far above a slow fsync, and of no effect on elections: heartbeats go
 /// their own way.
@@ -330,19 +331,38 @@ impl From<&AppendEntriesRequest<TypeConfig>> for pb::AppendRequest {
             prev: request.prev_log_id.as_ref().map(Into::into),
             commit: request.leader_commit.as_ref().map(Into::into),
             entries: request.entries.iter().map(Into::into).collect(),
+            traced: request.entries.iter().filter_map(traced).collect(),
         }
     }
+}
+
+/// What travels beside an entry, if it is traced.
+fn traced(entry: &Entry) -> Option<pb::Traced> {
+    Some(pb::Traced { index: entry.log_id.index(), parent: trace_of(entry)?.header() })
+}
+
+/// Puts it where it was.
+fn trace(entries: &mut [Entry], traced: &pb::Traced) -> Option<()> {
+    // Entries of one request follow each other.
+    let at = traced.index.checked_sub(entries.first()?.log_id.index())?;
+    let entry = entries.get_mut(usize::try_from(at).ok()?)?;
+    let EntryPayload::Normal(command) = &mut entry.payload else { return None };
+    command.trace = Some(Box::new(Parent::parse(&traced.parent)?));
+    Some(())
 }
 
 impl TryFrom<pb::AppendRequest> for AppendEntriesRequest<TypeConfig> {
     type Error = Malformed;
 
     fn try_from(request: pb::AppendRequest) -> Result<Self, Malformed> {
+        let entries = request.entries.into_iter().map(super::codec::decode_entry);
+        let mut entries = entries.collect::<Result<Vec<_>, _>>()?;
+        request.traced.iter().for_each(|traced| _ = trace(&mut entries, traced));
         Ok(Self {
             vote: request.vote.unwrap_or_default().into(),
             prev_log_id: request.prev.map(Into::into),
             leader_commit: request.commit.map(Into::into),
-            entries: request.entries.into_iter().map(super::codec::decode_entry).collect::<Result<_, _>>()?,
+            entries,
         })
     }
 }
@@ -414,11 +434,52 @@ impl From<pb::VoteResponse> for VoteResponse<TypeConfig> {
 
 #[cfg(test)]
 mod tests {
+    use openraft::entry::RaftEntry;
+    use prost::Message;
+
     use super::*;
+    use crate::command::Command;
+    use crate::raft::codec::log_id;
 
     fn request() -> AppendEntriesRequest<TypeConfig> {
         let vote = Vote::new_committed(1, NodeId(1));
         AppendEntriesRequest { vote, prev_log_id: None, entries: Vec::new(), leader_commit: None }
+    }
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    fn entry(index: u64, trace: Option<&str>) -> Entry {
+        let trace = trace.map(|parent| Box::new(Parent::parse(parent).unwrap()));
+        Entry::new(log_id(1, index), EntryPayload::Normal(Command { trace, ..Command::encoded("a command") }))
+    }
+
+    /// What comes out at the other end, by index.
+    fn traces(sent: pb::AppendRequest) -> Vec<(u64, Option<String>)> {
+        let sent = pb::AppendRequest::decode(&*sent.encode_to_vec()).unwrap();
+        let received = AppendEntriesRequest::<TypeConfig>::try_from(sent).unwrap();
+        let of = |entry: &Entry| (entry.log_id.index(), trace_of(entry).map(Parent::header));
+        received.entries.iter().map(of).collect()
+    }
+
+    #[test]
+    fn a_trace_travels_beside_its_entry_and_not_in_it() {
+        let blank = Entry::new(log_id(1, 6), EntryPayload::Blank);
+        let entries = vec![entry(5, None), blank, entry(7, Some(PARENT)), entry(8, None)];
+        let sent = pb::AppendRequest::from(&AppendEntriesRequest { entries, ..request() });
+        assert_eq!(traces(sent), [(5, None), (6, None), (7, Some(PARENT.into())), (8, None)]);
+        let on_disk = |trace| crate::proto::raft::Entry::from(&entry(7, trace)).encode_to_vec();
+        assert_eq!(on_disk(Some(PARENT)), on_disk(None));
+    }
+
+    #[test]
+    fn a_trace_that_cannot_be_one_is_as_good_as_none() {
+        let blank = Entry::new(log_id(1, 6), EntryPayload::Blank);
+        let sent = pb::AppendRequest::from(&AppendEntriesRequest { entries: vec![entry(5, None), blank], ..request() });
+        for (index, parent) in [(4, PARENT), (5, "nonsense"), (6, PARENT), (7, PARENT), (u64::MAX, PARENT)] {
+            let traced = vec![pb::Traced { index, parent: parent.into() }];
+            assert_eq!(traces(pb::AppendRequest { traced, ..sent.clone() }), [(5, None), (6, None)]);
+        }
+        assert!(traces(pb::AppendRequest { traced: vec![pb::Traced::default()], ..Default::default() }).is_empty());
     }
 
     #[tokio::test]

@@ -30,6 +30,7 @@ use crate::fatal::Fatal;
 use crate::ids::NodeId;
 use crate::log_store::{LogStore, Options};
 use crate::state_machine::{self, Receiver, StateMachine};
+use crate::traces::Traces;
 
 /// The suite makes its own node ids.
 impl From<u64> for NodeId {
@@ -63,7 +64,7 @@ impl Filled {
         let log = open_log(&dir.path().join("log"));
         let state = open_state(dir.path());
         let receiver = state.receiver();
-        let applier = Applier::start(state, log.handle(), u64::MAX, Fatal::default());
+        let applier = Applier::start(state, log.handle(), u64::MAX, Traces::off(), Fatal::default());
         Self { applier, receiver, log, last: None, dir }
     }
 

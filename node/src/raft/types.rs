@@ -6,6 +6,7 @@ use openraft::type_config::alias;
 use crate::command::{Command, Reply};
 use crate::config;
 use crate::ids::NodeId;
+use crate::traces::Parent;
 
 /// Where a member is reached, and what people call it. Its identity is its [`NodeId`], not this.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -69,3 +70,11 @@ pub type Entry = alias::EntryOf<TypeConfig>;
 pub type Membership = openraft::Membership<NodeId, Member>;
 /// A membership and the entry that set it.
 pub type StoredMembership = alias::StoredMembershipOf<TypeConfig>;
+
+/// If an entry is traced: under what.
+pub fn trace_of(entry: &Entry) -> Option<&Parent> {
+    match &entry.payload {
+        openraft::EntryPayload::Normal(command) => command.trace.as_deref(),
+        _ => None,
+    }
+}

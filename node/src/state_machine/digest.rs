@@ -60,7 +60,7 @@ impl Fold {
         fold.number(entry.log_id.committed_leader_id().term);
         match &entry.payload {
             EntryPayload::Blank => fold.payload(0, b""),
-            EntryPayload::Normal(command) => fold.payload(1, &command.0),
+            EntryPayload::Normal(command) => fold.payload(1, &command.bytes),
             EntryPayload::Membership(membership) => fold.payload(2, &pb::Membership::from(membership).encode_to_vec()),
         }
         fold
@@ -191,7 +191,7 @@ mod tests {
     use openraft::entry::RaftEntry;
 
     fn entry(index: u64, bytes: &'static [u8]) -> Entry {
-        Entry::new(log_id(3, index), EntryPayload::Normal(Command(bytes.into())))
+        Entry::new(log_id(3, index), EntryPayload::Normal(Command::encoded(bytes)))
     }
 
     /// The formula, written down a second time by hand. A change of it is a change of every cluster's digests.

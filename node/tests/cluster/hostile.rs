@@ -11,6 +11,7 @@ use prost::Message;
 pub(crate) const ADD: &str = "/hostile.v1.Hostile/Add";
 pub(crate) const PUT: &str = "/hostile.v1.Hostile/Put";
 pub(crate) const GET: &str = "/hostile.v1.Hostile/Get";
+pub(crate) const STREAM: &str = "/hostile.v1.Hostile/Stream";
 pub(crate) const TOTAL: &str = "/hostile.v1.Hostile/Total";
 
 #[derive(Clone, PartialEq, Message)]
@@ -31,6 +32,16 @@ pub(crate) struct GetRequest {
 pub(crate) struct GetResponse {
     #[prost(bytes = "bytes", optional, tag = "1")]
     pub(crate) value: Option<Bytes>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct StreamRequest {
+    #[prost(uint32, tag = "1")]
+    pub(crate) count: u32,
+    #[prost(uint32, tag = "2")]
+    pub(crate) bytes: u32,
+    #[prost(int32, tag = "3")]
+    pub(crate) ending: i32,
 }
 
 /// Any of the requests whose only field is a number: `amount`, `bytes`, `depth`, `wild`.

@@ -1,4 +1,4 @@
-//! Several clients that write all the time, and count what they were told.
+//! Several clients that write all the time, or read, and count what they were told.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,10 +12,12 @@ use prost::Message;
 use tokio::task::JoinHandle;
 
 use crate::harness::{Cluster, until};
-use crate::hostile::{ADD, GET, GetRequest, GetResponse, PUT, PutRequest, number, total};
+use crate::hostile::{ADD, GET, GetRequest, GetResponse, PUT, PutRequest, STREAM, StreamRequest, number, total};
 
 /// Of this many commands of a client one is a Put, of a key of its own.
 const PUT_EVERY: u64 = 8;
+/// Messages of a stream: so many that it takes a while.
+const STREAMED: u32 = 5_000;
 
 /// Clients at work.
 pub(crate) struct Load {
@@ -35,10 +37,34 @@ pub(crate) struct Tally {
     pub(crate) refused: u64,
     /// Calls of which the client could not say what became of them.
     pub(crate) unknown: u64,
-    /// The longest that a call took that was acknowledged.
-    pub(crate) longest: Duration,
+    /// What the commands took that were acknowledged.
+    pub(crate) commands: Took,
+    /// What the readers' queries took.
+    pub(crate) queries: Took,
+    /// What their streams took, from the first attempt to the end of the last.
+    pub(crate) streams: Took,
+    /// Streams that a node ended because it stopped, and that were begun once more.
+    pub(crate) begun_again: u64,
     /// Keys of acknowledged Puts, which are their values too.
     pub(crate) puts: Vec<Bytes>,
+}
+
+/// Calls of one kind.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Took {
+    pub(crate) calls: u64,
+    pub(crate) longest: Duration,
+}
+
+impl Took {
+    fn note(&mut self, begun: Instant) {
+        self.join(Self { calls: 1, longest: begun.elapsed() });
+    }
+
+    fn join(&mut self, other: Self) {
+        self.calls += other.calls;
+        self.longest = self.longest.max(other.longest);
+    }
 }
 
 impl Load {
@@ -78,6 +104,19 @@ impl Load {
         });
         let clients = clients.collect();
         Self { stop, acknowledged, clients }
+    }
+
+    /// With two readers at each node: one asks for the total, the other for a stream. They retry until they have it.
+    pub(crate) fn with_readers(mut self, cluster: &Cluster) -> Self {
+        let endpoints = cluster.client().endpoints().to_vec();
+        for first in 0..endpoints.len() {
+            let mut endpoints = endpoints.clone();
+            endpoints.rotate_left(first);
+            let client = || Client::new(Options::new(endpoints.clone(), Duration::from_secs(30)));
+            self.clients.push(tokio::spawn(ask(client(), Arc::clone(&self.stop))));
+            self.clients.push(tokio::spawn(listen(client(), Arc::clone(&self.stop))));
+        }
+        self
     }
 
     /// Commands acknowledged so far.
@@ -137,14 +176,57 @@ async fn work(
         match told {
             Ok(()) => {
                 acknowledged.fetch_add(1, Ordering::Relaxed);
-                tally.longest = tally.longest.max(begun.elapsed());
+                tally.commands.note(begun);
             }
-            Err(Error::OutcomeUnknown { .. }) => tally.unknown += 1,
-            Err(Error::Unavailable { .. }) => tally.refused += 1,
-            Err(other) => panic!("a client was told {other}"),
+            Err(error) => tally.failed(&error),
         }
     }
     tally
+}
+
+/// Asks for the total, which never goes back.
+async fn ask(client: Client, stop: Arc<AtomicBool>) -> Tally {
+    let (mut tally, mut last) = (Tally::default(), 0);
+    while !stop.load(Ordering::Relaxed) {
+        let begun = Instant::now();
+        match total(&client, Read::Linearizable).await {
+            Ok(now) => {
+                assert!(now >= last, "a total of {now} was read after one of {last}");
+                last = now;
+                tally.queries.note(begun);
+            }
+            Err(error) => tally.failed(&error),
+        }
+    }
+    tally
+}
+
+/// Asks for streams, and once more for one that ends since its node stops, as docs/errors.md tells clients to.
+async fn listen(client: Client, stop: Arc<AtomicBool>) -> Tally {
+    let (mut tally, mut begun) = (Tally::default(), Instant::now());
+    while !stop.load(Ordering::Relaxed) {
+        match whole_stream(&client).await {
+            Ok(()) => tally.streams.note(begun),
+            Err(Error::Interrupted(why)) if why.contains("SHUTTING_DOWN") => {
+                tally.begun_again += 1;
+                continue;
+            }
+            Err(error) => tally.failed(&error),
+        }
+        begun = Instant::now();
+    }
+    tally
+}
+
+async fn whole_stream(client: &Client) -> Result<(), Error> {
+    let request = StreamRequest { count: STREAMED, bytes: 100, ending: 0 }.encode_to_vec();
+    let mut stream = client.query_stream(STREAM, request, Read::Linearizable).await?;
+    let mut messages = 0;
+    while stream.next().await?.is_some() {
+        messages += 1;
+    }
+    assert_eq!(messages, STREAMED, "it ended well, and too early");
+    Ok(())
 }
 
 async fn add(client: &Client, tally: &mut Tally, amount: u64) -> Result<(), Error> {
@@ -179,8 +261,20 @@ impl Tally {
         self.perhaps += other.perhaps;
         self.refused += other.refused;
         self.unknown += other.unknown;
-        self.longest = self.longest.max(other.longest);
+        self.commands.join(other.commands);
+        self.queries.join(other.queries);
+        self.streams.join(other.streams);
+        self.begun_again += other.begun_again;
         self.puts.extend(other.puts);
+    }
+
+    /// A call came to nothing.
+    fn failed(&mut self, error: &Error) {
+        match error {
+            Error::OutcomeUnknown { .. } => self.unknown += 1,
+            Error::Unavailable { .. } => self.refused += 1,
+            other => panic!("a client was told {other}"),
+        }
     }
 
     /// No acknowledged write is lost, and none was applied twice.

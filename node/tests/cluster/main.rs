@@ -54,6 +54,7 @@ mod retried;
 mod rolling;
 mod several;
 mod stalled;
+mod stopped;
 mod streamed;
 mod swapped;
 mod traced;

@@ -1,28 +1,36 @@
 //! Nodes that are told to stop leave without anybody noticing: one after the other under load, also from the previous version's
 //! program to this one's.
 //!
-//! What is counted is calls that failed in spite of the client's retries, and there is none. How long the longest one took is printed;
-//! `docs/performance.md` says what that was on one machine.
+//! What is counted is calls that failed in spite of the client's retries, and there is none. How long the longest ones took is printed;
+//! `docs/performance.md` says what that was on one machine. That none waits for an election is shown where elections are so slow that a
+//! busy machine cannot be taken for one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::harness::{Cluster, Setup, until};
+use crate::harness::{Cluster, Setup, run, until};
 use crate::hostile::total;
-use crate::load::Load;
+use crate::load::{Load, Tally};
 
 const CLIENTS: usize = 6;
 const VALUE_BYTES: usize = 200;
 
+/// Commands, queries and streams, all of which are retried until they are answered.
+fn load(cluster: &Cluster) -> Load {
+    Load::patient(cluster, CLIENTS, VALUE_BYTES).with_readers(cluster)
+}
+
 /// Ends the load: nothing was lost, doubled, refused or left unknown.
-async fn nobody_noticed(cluster: &Cluster, load: Load, what: &str) {
+async fn nobody_noticed(cluster: &Cluster, load: Load, what: &str) -> Tally {
     let tally = load.stop().await;
-    eprintln!("--- {what}: {} calls, the longest took {:?}", tally.puts.len(), tally.longest);
+    let Tally { commands, queries, streams, begun_again, .. } = &tally;
+    eprintln!("--- {what}: {commands:?}, {queries:?}, {streams:?}, {begun_again} of them begun again");
     assert_eq!((tally.refused, tally.unknown), (0, 0), "calls that failed");
     tally.assert_kept(cluster, VALUE_BYTES).await;
     cluster.assert_same_state().await;
+    tally
 }
 
 /// Restarts every node, the leader in the middle of it.
@@ -41,12 +49,26 @@ async fn restart_each(cluster: &mut Cluster, load: &Load, change: impl Fn(&mut c
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_call_fails_while_all_nodes_are_restarted_one_after_the_other() {
     let mut cluster = Cluster::start(Setup { hostile: true, ..Setup::default() }).await;
-    let load = Load::patient(&cluster, CLIENTS, VALUE_BYTES);
+    let load = load(&cluster);
     load.goes_on(100).await;
     for _ in 0..2 {
         restart_each(&mut cluster, &load, |_| ()).await;
     }
     nobody_noticed(&cluster, load, "rolling restart").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_call_waits_for_an_election_while_all_nodes_are_restarted_one_after_the_other() {
+    // The others would not stand for election within twenty seconds of the last word of a leader that only went.
+    let slow = "heartbeat_interval_ms = 500\nelection_timeout_min_ms = 20000\nelection_timeout_max_ms = 30000\n";
+    let mut cluster = Cluster::start(Setup { hostile: true, raft: Some(slow), ..Setup::default() }).await;
+    let load = load(&cluster);
+    load.goes_on(100).await;
+    restart_each(&mut cluster, &load, |_| ()).await;
+    let tally = nobody_noticed(&cluster, load, "rolling restart, with slow elections").await;
+    for took in [tally.commands, tally.queries, tally.streams] {
+        assert!(took.calls > 0 && took.longest < Duration::from_secs(15), "{took:?}: a hand-over failed");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -60,7 +82,7 @@ async fn no_call_fails_while_nodes_go_over_from_the_previous_version_to_this_one
     cluster.nodes.iter_mut().for_each(|node| node.program = Some(previous.clone()));
     cluster.start_all();
     cluster.ready().await;
-    let load = Load::patient(&cluster, CLIENTS, VALUE_BYTES);
+    let load = load(&cluster);
     load.goes_on(100).await;
 
     let leader = cluster.leader().await;
@@ -75,6 +97,23 @@ async fn no_call_fails_while_nodes_go_over_from_the_previous_version_to_this_one
         cluster.assert_same_state().await;
     }
     nobody_noticed(&cluster, load, "from the previous version to this one").await;
+}
+
+#[tokio::test]
+async fn where_there_is_no_previous_version_the_summary_of_ci_says_so() {
+    let ci = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.ci");
+    let checkout = tempfile::tempdir().unwrap();
+    let copy = checkout.path().join(".ci");
+    std::fs::create_dir(&copy).unwrap();
+    std::fs::copy(ci.join("previous"), copy.join("previous")).unwrap();
+    let mut script = tokio::process::Command::new("sh");
+    script.arg(copy.join("previous")).arg(checkout.path().join("previous"));
+    // Git looks no higher, whatever the directory of temporary files is in.
+    script.env("GIT_CEILING_DIRECTORIES", checkout.path().parent().unwrap());
+    let ran = run(script).await;
+    assert!(ran.code == 0 && ran.err.lines().any(|line| line.starts_with("==> SKIPPED")), "{ran:?}");
+    assert!(std::fs::read_to_string(ci.join("run")).unwrap().contains("|==> SKIPPED|"));
+    assert_eq!(std::fs::read_to_string(checkout.path().join("previous/path")).unwrap(), "");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

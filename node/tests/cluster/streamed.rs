@@ -8,23 +8,12 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
 use crate::harness::{Cluster, Node, Setup, until};
-use crate::hostile::{ADD, number, total};
+use crate::hostile::{ADD, STREAM, StreamRequest, number, total};
 
-const STREAM: &str = "/hostile.v1.Hostile/Stream";
 /// Streams that a node runs at once.
 const STREAMS_MAX: usize = 8;
 /// What a node may grow by while it passes on much more than that.
 const GROWTH_BYTES: u64 = 64 * 1024 * 1024;
-
-#[derive(Clone, PartialEq, Message)]
-struct StreamRequest {
-    #[prost(uint32, tag = "1")]
-    count: u32,
-    #[prost(uint32, tag = "2")]
-    bytes: u32,
-    #[prost(int32, tag = "3")]
-    ending: i32,
-}
 
 fn asked(count: u32, bytes: u32) -> Vec<u8> {
     StreamRequest { count, bytes, ending: 0 }.encode_to_vec()

@@ -1,6 +1,7 @@
 //! One trace follows a command over the nodes that have to do with it, as a collector sees it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use parking_lot::Mutex;
 use prost::Message;
+use rustix::process::{Resource, Rlimit};
 use tonic::{Request, Response, Status};
 
 use crate::harness::{Cluster, Node, Setup, until};
@@ -60,14 +62,21 @@ impl Collector {
         (collector, format!("http://{address}"))
     }
 
-    /// Those of one trace, by name, once they are all there.
-    async fn spans(&self, trace: &str, names: &[&str]) -> BTreeMap<String, (String, Span)> {
-        until(&format!("the spans {names:?} are there"), async || {
-            let spans = self.0.lock();
-            let of_trace = spans.iter().filter(|(_, span)| hex(&span.trace_id) == trace);
-            let by_name: BTreeMap<_, _> =
-                of_trace.map(|(node, span)| (span.name.clone(), (node.clone(), span.clone()))).collect();
-            names.iter().all(|name| by_name.contains_key(*name)).then_some(by_name)
+    /// Those of one trace, each with the node that sent it.
+    fn of(&self, trace: &str) -> Vec<(String, Span)> {
+        self.0.lock().iter().filter(|(_, span)| hex(&span.trace_id) == trace).cloned().collect()
+    }
+
+    /// The same by node and name, once all that `wanted` asks for are there. None is there twice.
+    async fn spans(&self, trace: &str, wanted: &BTreeSet<(&str, &str)>) -> BTreeMap<(String, String), Span> {
+        until(&format!("the spans {wanted:?} are there"), async || {
+            let spans = self.of(trace);
+            let names = spans.iter().map(|(node, span)| (node.as_str(), span.name.as_str()));
+            let found: BTreeSet<_> = names.collect();
+            assert_eq!(found.len(), spans.len(), "one span of a name for each node: {spans:#?}");
+            wanted
+                .is_subset(&found)
+                .then(|| spans.iter().map(|(node, span)| ((node.clone(), span.name.clone()), span.clone())).collect())
         })
         .await
     }
@@ -127,47 +136,104 @@ async fn put(node: &Node, trace: &str, flags: &str) -> i64 {
     index
 }
 
+const CALL: &str = "kvstore.v1.KvStore/Put";
+
 #[tokio::test]
-async fn a_command_through_a_follower_is_one_trace_of_two_nodes() {
+async fn a_command_through_a_follower_is_one_trace_of_all_nodes() {
     let (collector, endpoint) = Collector::start().await;
     let otlp = format!("endpoint = \"{endpoint}\"\nsample_ratio = 0\n");
-    let mut cluster = Cluster::start(Setup { otlp: Some(&otlp), ..Setup::default() }).await;
+    let mut cluster = Cluster::stopped(Setup { otlp: Some(&otlp), ..Setup::default() }).await;
+    // The state is as at the start until a node is told to stop: one that is killed applies everything once more.
+    let never = || vec![("BALSA_STORAGE__CHECKPOINT_INTERVAL_MS", "3600000".to_owned())];
+    cluster.nodes.iter_mut().for_each(|node| node.environment = never());
+    cluster.start_all();
+    cluster.ready().await;
     let (leader, follower) = (cluster.leader().await, cluster.follower().await);
     put(&cluster.nodes[follower], OTHER_TRACE, "00").await;
     let index = put(&cluster.nodes[follower], TRACE, "01").await;
 
-    let call = "kvstore.v1.KvStore/Put";
-    let names = [call, "forward", "propose", "log flush", "apply", "wasm"];
-    let spans = collector.spans(TRACE, &names).await;
-    assert_eq!(spans.keys().map(String::as_str).collect::<BTreeSet<_>>(), names.into(), "and no others");
-    for (name, parent) in
-        [("forward", call), ("propose", "forward"), ("log flush", "propose"), ("apply", "propose"), ("wasm", "apply")]
-    {
-        assert_eq!(hex(&spans[name].1.parent_span_id), hex(&spans[parent].1.span_id), "{name} belongs under {parent}");
+    let names: Vec<_> = cluster.nodes.iter().map(|node| node.name.clone()).collect();
+    let (at_leader, at_follower) = (names[leader].as_str(), names[follower].as_str());
+    let own = [(at_follower, CALL), (at_follower, "forward"), (at_leader, "propose"), (at_leader, "log flush")];
+    let on_each = names.iter().flat_map(|node| [(node.as_str(), "apply"), (node.as_str(), "wasm")]);
+    let wanted: BTreeSet<_> = own.into_iter().chain(on_each).collect();
+    let spans = collector.spans(TRACE, &wanted).await;
+    let span = |node: &str, name: &str| &spans[&(node.to_owned(), name.to_owned())];
+    for (node, name) in spans.keys().map(|(node, name)| (node.as_str(), name.as_str())) {
+        // An entry may be committed without a node, so that its own log has it only after that.
+        assert!(wanted.contains(&(node, name)) || name == "log flush", "{node} has sent {name}");
+        let parent = match name {
+            CALL => CLIENT.to_owned(),
+            "forward" => hex(&span(at_follower, CALL).span_id),
+            "propose" => hex(&span(at_follower, "forward").span_id),
+            "log flush" | "apply" => hex(&span(at_leader, "propose").span_id),
+            _ => hex(&span(node, "apply").span_id),
+        };
+        assert_eq!(hex(&span(node, name).parent_span_id), parent, "where {name} of {node} belongs");
+        assert!(span(node, name).start_time_unix_nano <= span(node, name).end_time_unix_nano, "{name}");
     }
-    assert_eq!(hex(&spans[call].1.parent_span_id), CLIENT, "the client's span is above all");
-    for (name, (node, span)) in &spans {
-        let at = if [call, "forward"].contains(&name.as_str()) { follower } else { leader };
-        assert_eq!(*node, cluster.nodes[at].name, "{name}");
-        assert!(span.start_time_unix_nano <= span.end_time_unix_nano, "{name}");
+    let propose = span(at_leader, "propose");
+    let around = [("log flush", propose), ("apply", propose), ("wasm", span(at_leader, "apply"))];
+    for (name, outer) in around {
+        assert_within(span(at_leader, name), outer);
     }
-    for (name, around) in [("log flush", "propose"), ("apply", "propose"), ("wasm", "apply"), ("forward", call)] {
-        // Each moment is told by the wall clock on its own: a little play.
-        let (inner, outer) = (&spans[name].1, &spans[around].1);
-        let play = 1_000_000;
-        assert!(inner.start_time_unix_nano + play >= outer.start_time_unix_nano, "{name} begins before {around}");
-        assert!(inner.end_time_unix_nano <= outer.end_time_unix_nano + play, "{name} ends after {around}");
-    }
-    assert_eq!((number(&spans[call].1, "balsa.index"), number(&spans["propose"].1, "balsa.index")), (index, index));
-    assert_eq!(number(&spans[call].1, "rpc.grpc.status_code"), 0);
-    assert!(number(&spans["wasm"].1, "balsa.fuel") > 0 && number(&spans["log flush"].1, "balsa.entries") > 0);
+    assert_within(span(at_follower, "forward"), span(at_follower, CALL));
+    let indexes = [span(at_follower, CALL), propose].map(|span| number(span, "balsa.index"));
+    assert_eq!((indexes, number(span(at_follower, CALL), "rpc.grpc.status_code")), ([index; 2], 0));
+    assert!(names.iter().all(|node| number(span(node, "wasm"), "balsa.fuel") > 0));
+    assert!(number(span(at_leader, "log flush"), "balsa.entries") > 0);
 
-    // What was sampled is sent before a node ends; what its client did not want traced is not there then either.
-    for at in [follower, leader] {
-        assert!(cluster.nodes[at].terminate().await.success());
+    // What a node applies once more, since it was killed, it does not send once more. What was sampled is sent before a node ends; what
+    // its client did not want traced is not there then either.
+    let sent = collector.of(TRACE).len();
+    cluster.nodes[follower].kill().await;
+    cluster.nodes[follower].start();
+    cluster.ready().await;
+    for node in &mut cluster.nodes {
+        assert!(node.terminate().await.success());
     }
+    assert_eq!(collector.of(TRACE).len(), sent);
     let traces: BTreeSet<_> = collector.0.lock().iter().map(|(_, span)| hex(&span.trace_id)).collect();
     assert_eq!(traces, BTreeSet::from([TRACE.to_owned()]));
+}
+
+/// Each moment is told by the wall clock on its own: a little play.
+fn assert_within(inner: &Span, outer: &Span) {
+    const PLAY: u64 = 1_000_000;
+    let (name, around) = (&inner.name, &outer.name);
+    assert!(inner.start_time_unix_nano + PLAY >= outer.start_time_unix_nano, "{name} begins before {around}");
+    assert!(inner.end_time_unix_nano <= outer.end_time_unix_nano + PLAY, "{name} ends after {around}");
+}
+
+/// A disk that takes nothing beyond this place of a file: what is there already fits before it.
+const FULL_AT: u64 = 1024 * 1024;
+
+#[tokio::test]
+async fn what_was_sampled_is_sent_also_when_a_host_fault_ends_the_node() {
+    let (collector, endpoint) = Collector::start().await;
+    let otlp = format!("endpoint = \"{endpoint}\"\nsample_ratio = 0\n");
+    let mut cluster = Cluster::stopped(Setup { replicas: 1, otlp: Some(&otlp), ..Setup::default() }).await;
+    // A write that does not fit is an error then, and not the end of the process by a signal.
+    let program = cluster.dir().join("balsa-that-is-told");
+    std::fs::write(&program, format!("#!/bin/sh\ntrap '' XFSZ\nexec {} \"$@\"\n", env!("CARGO_BIN_EXE_balsa")))
+        .unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    cluster.nodes[0].program = Some(program);
+    // Spans do not leave by themselves.
+    cluster.nodes[0].environment = vec![("OTEL_BSP_SCHEDULE_DELAY", "3600000".into())];
+    cluster.start_all();
+    cluster.ready().await;
+    put(&cluster.nodes[0], TRACE, "01").await;
+
+    let full = Rlimit { current: Some(FULL_AT), maximum: Some(FULL_AT) };
+    rustix::process::prlimit(Some(cluster.nodes[0].id()), Resource::Fsize, full).unwrap();
+    let client = cluster.nodes[0].client_within(Duration::from_secs(2));
+    let large = Put { key: b"large".to_vec(), value: vec![7; 500_000] }.encode_to_vec();
+    let written = async { while client.command(&format!("/{CALL}"), large.clone()).await.is_ok() {} };
+    let (ended, ()) = tokio::join!(cluster.nodes[0].exited(), written);
+    assert_eq!(ended.code(), Some(1), "a host fault");
+    let names: BTreeSet<_> = collector.of(TRACE).into_iter().map(|(_, span)| span.name).collect();
+    assert_eq!(names, BTreeSet::from([CALL, "propose", "log flush", "apply", "wasm"].map(str::to_owned)));
 }
 
 #[tokio::test]

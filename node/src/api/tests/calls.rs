@@ -6,13 +6,20 @@ use bytes::Bytes;
 use tonic::Code;
 
 use super::fake::{Fake, GET, LATE, PUT, TEST, WAIT};
-use super::{Server, soon};
+use super::{Server, said, said_of, soon, until};
 use crate::command::{GuestStatus, Outcome, Refusal, TrapClass};
 use crate::limits::{PUSHBACK_MS, REQUEST_BYTES_MAX, RESULT_BYTES_MAX};
 use crate::service::{Consistency, Executed, ServiceError};
+use crate::testing::spans::Spans;
 
 async fn server() -> Server {
     Server::start(Fake::serving(&[&TEST])).await
+}
+
+/// The line of `/metrics` that says how often a method ended with a code.
+fn counted(method: &str, code: &str, count: u64) -> String {
+    let kind = if method == "Get" { "queries" } else { "commands" };
+    format!(r#"balsa_{kind}_total{{module="test",method="test.v1.Test/{method}",code="{code}"}} {count}"#)
 }
 
 fn reason(code: Code, reason: &str) -> (Code, String) {
@@ -185,6 +192,43 @@ async fn a_command_outlives_the_client_that_hangs_up() {
     server.client().await.call(PUT, &[], b"").await.message();
     server.fake.open();
     server.fake.until_finished(1).await;
+    server.until_counted(&counted("Put", "CANCELLED", 1)).await;
+}
+
+#[tokio::test]
+async fn a_call_that_its_client_takes_back_is_counted() {
+    let server = server().await;
+    let client = server.client().await;
+    for (at, (path, kind)) in (1..).zip([(PUT, "Put"), (GET, "Get")]) {
+        let taken_back = client.clone();
+        let call = tokio::spawn(async move { taken_back.call(path, &[], WAIT).await });
+        server.fake.until_waiting(at).await;
+        call.abort();
+        server.until_counted(&counted(kind, "CANCELLED", 1)).await;
+    }
+    assert_eq!(client.call(GET, &[], b"on").await.message(), b"on", "the connection lives on");
+}
+
+#[tokio::test]
+async fn each_call_is_a_span_whichever_way_it_ends() {
+    let spans = Spans::default();
+    let server = Server::with(Fake::serving(&[&TEST]), |options| options.traces = spans.traces()).await;
+    let client = server.client().await;
+    client.call(PUT, &[], b"").await.message();
+    server.fake.outcome(Outcome::Trap(TrapClass::Unreachable));
+    client.call(GET, &[], b"").await.failure();
+    client.call(GET, &[("balsa-consistency", "eventual")], b"").await.failure();
+    let call = tokio::spawn(async move { client.call(PUT, &[], WAIT).await });
+    server.fake.until_waiting(1).await;
+    call.abort();
+    until(|| spans.ended().len() >= 4).await;
+    let ended = [
+        said_of(PUT, Code::Ok, Some(7)),
+        said_of(GET, Code::Internal, Some(7)),
+        said_of(GET, Code::InvalidArgument, None),
+        said_of(PUT, Code::Cancelled, None),
+    ];
+    assert_eq!(said(&spans), ended);
 }
 
 #[tokio::test]

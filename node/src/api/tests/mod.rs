@@ -17,6 +17,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use opentelemetry_sdk::trace::SpanData;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,7 @@ use super::status::reason_of;
 use super::{Operators, Options, serve, serve_socket};
 use crate::http::Metrics;
 use crate::service::Backend;
+use crate::testing::spans::{Spans, attribute};
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -72,6 +74,12 @@ impl Server {
     /// For generated clients.
     async fn channel(&self) -> Channel {
         Endpoint::from_shared(format!("http://{}", self.addr)).unwrap().connect().await.unwrap()
+    }
+
+    /// Returns once `/metrics` has this line.
+    async fn until_counted(&self, line: &str) {
+        let counted = || self.metrics.encode().lines().any(|found| found == line);
+        until(counted).await;
     }
 }
 
@@ -186,6 +194,33 @@ fn framed(message: &[u8]) -> Bytes {
     body.put_u32(message.len() as u32);
     body.put_slice(message);
     body.freeze()
+}
+
+/// Returns once `condition` is true.
+async fn until(mut condition: impl FnMut() -> bool) {
+    soon(async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// What a span says of its call: name, gRPC code, log index.
+type Said = (String, Option<String>, Option<String>);
+
+/// What all that have ended say.
+fn said(spans: &Spans) -> Vec<Said> {
+    let said = |span: &SpanData| {
+        (span.name.to_string(), attribute(span, "rpc.grpc.status_code"), attribute(span, "balsa.index"))
+    };
+    spans.ended().iter().map(said).collect()
+}
+
+/// What one must say.
+fn said_of(path: &str, code: Code, index: Option<u64>) -> Said {
+    let number = |number: u64| number.to_string();
+    (path.trim_start_matches('/').to_owned(), Some(number(code as u64)), index.map(number))
 }
 
 /// Waits for `work`, but not for ever.

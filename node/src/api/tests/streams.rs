@@ -15,11 +15,12 @@ use tokio::net::TcpStream;
 use tonic::{Code, Status};
 
 use super::fake::{Fake, STREAM, TEST, WATCH};
-use super::{Client, PATIENCE, Server, framed, reason_of, soon};
+use super::{Client, Options, PATIENCE, Server, framed, reason_of, said, said_of, soon, until};
 use crate::command::{GuestStatus, Outcome, TrapClass};
 use crate::limits::STREAM_BYTES_MAX;
 use crate::service::{Consistency, Executed, ServiceError};
 use crate::stream::{Sender, Undelivered};
+use crate::testing::spans::Spans;
 
 /// What a client's windows let travel to it unread.
 const WINDOW_BYTES: u32 = 256 * 1024;
@@ -242,14 +243,8 @@ async fn a_client_that_hangs_up_ends_the_query() {
     let waiting = thread::spawn(move || while sender.send(message.clone(), in_time()) != Err(Undelivered::Gone) {});
     drop(stream);
     let labels = r#"module="stream",method="stream.v1.Test/Watch",code="CANCELLED""#;
-    let line = format!("balsa_queries_total{{{labels}}} 1");
     soon(tokio::task::spawn_blocking(|| waiting.join().unwrap())).await.unwrap();
-    soon(async {
-        while !server.metrics.encode().contains(&line) {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    server.until_counted(&format!("balsa_queries_total{{{labels}}} 1")).await;
 }
 
 #[tokio::test]
@@ -261,6 +256,29 @@ async fn a_client_that_hangs_up_before_the_first_message_ends_the_query() {
     request.abort();
     let gone = move || while sender.send("one".into(), in_time()) != Err(Undelivered::Gone) {};
     soon(tokio::task::spawn_blocking(gone)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_is_one_span_until_its_end() {
+    let spans = Spans::default();
+    let traced = |options: &mut Options| options.traces = spans.traces();
+    let server = Server::with(Fake::serving(&[&STREAM]), traced).await;
+    let ends = [Some(Ok(well())), Some(Err(ServiceError::Deadline)), None];
+    for (before, end) in ends.into_iter().enumerate() {
+        let reading = watch(&server, &[]).await;
+        let (_, stream, sender) = reading.begin_with_one(&server).await;
+        assert_eq!(spans.ended().len(), before, "it goes on");
+        match end {
+            Some(end) => sender.end(end),
+            None => drop(stream),
+        }
+        until(|| spans.ended().len() > before).await;
+    }
+    server.fake.answer(Err(ServiceError::NoLeader));
+    watch(&server, &[]).await.begin().await;
+    until(|| spans.ended().len() == 4).await;
+    let ended = [Code::Ok, Code::DeadlineExceeded, Code::Cancelled].map(|code| said_of(WATCH, code, Some(7)));
+    assert_eq!(said(&spans), [&ended[..], &[said_of(WATCH, Code::Unavailable, None)]].concat());
 }
 
 #[tokio::test]

@@ -179,7 +179,7 @@ fn bytes_that_a_client_sends_do_not_pass_for_records() {
     let mut rig = Rig::open(&disk, small()).unwrap();
     rig.append(1, 2, 100);
     rig.settle();
-    let payload = openraft::EntryPayload::Normal(crate::command::Command(forged.into()));
+    let payload = openraft::EntryPayload::Normal(crate::command::Command::encoded(forged));
     rig.store.stage([openraft::entry::RaftEntry::new(log_id(1, 2), payload)]).unwrap();
     rig.vote(1);
     rig.step();

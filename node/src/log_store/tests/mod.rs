@@ -27,7 +27,7 @@ pub(super) fn blank(term: u64, index: u64) -> Entry {
 /// An entry with a command of `bytes` that tell it from others.
 fn command(term: u64, index: u64, bytes: usize) -> Entry {
     let content: Vec<u8> = (0..bytes).map(|n| (n as u64 * 7 + index * 31 + term) as u8).collect();
-    Entry::new(log_id(term, index), openraft::EntryPayload::Normal(Command(content.into())))
+    Entry::new(log_id(term, index), openraft::EntryPayload::Normal(Command::encoded(content)))
 }
 
 fn vote(term: u64) -> Vote {
