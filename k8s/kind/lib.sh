@@ -21,7 +21,9 @@ registry_port=5001
 context=${CONTEXT-kind-$cluster}
 namespace=
 overlay=
-timeout=180
+# Of one step. A script that has more patience says so before it reads this.
+timeout=${default_timeout:-180}
+timeout_given=
 
 # Where start.sh says which images it has built; what is applied again is the same.
 deployed=$root/target/kind
@@ -69,7 +71,7 @@ common_option() {
             case $1 in
                 -n | --namespace) namespace=$2 ;;
                 --context) context=$2 ;;
-                --timeout) timeout=$2 ;;
+                --timeout) timeout=$2 timeout_given=1 ;;
                 *) overlay=$2 ;;
             esac
             ;;

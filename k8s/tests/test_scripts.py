@@ -1,6 +1,7 @@
 """The scripts of k8s/kind/ and docker/, run as a person would, with stand-ins for docker, kind and kubectl that note how they are called.
 What they are called with, and in which order, is in golden/; and each of those calls is made to fail once."""
 
+import copy
 import dataclasses
 import json
 import pathlib
@@ -12,7 +13,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import GOLDEN, ROOT
+from conftest import GOLDEN, ROOT, rendered
+from stateful_set import StatefulSet
 
 KIND = ROOT / "k8s/kind"
 SCRIPTS = sorted(path.name for path in KIND.glob("*.sh") if path.name != "lib.sh")
@@ -23,7 +25,7 @@ TICK = """now=0
 [ ! -e "$STAND_IN/clock" ] || read -r now <"$STAND_IN/clock"
 echo $((now + {})) >"$STAND_IN/clock"
 """
-UTILITIES = "sh awk base64 cat dirname env git grep install mkdir mktemp printf readelf rm sed tr wc".split()
+UTILITIES = "sh awk base64 cat dirname env git grep install mkdir mktemp printf readelf rm sed sort tr wc".split()
 
 
 @dataclasses.dataclass
@@ -71,10 +73,13 @@ class Machine:
         path.write_text(text)
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
-    def run(self, arguments, answers=(), fail=None, files=(), env=()):
+    def run(self, arguments, answers=(), fail=None, files=(), env=(), cluster=None):
+        """With a cluster, that one answers what `answers` does not, and is what has become of it afterwards."""
         shutil.rmtree(self.place, ignore_errors=True)
         self.place.mkdir()
-        (self.place / "answers").write_text(script_of(answers))
+        (self.place / "answers").write_text(script_of(answers) + (MODEL if cluster else ""))
+        if cluster:
+            cluster.write(self.place / "cluster.json")
         if fail:
             (self.place / "fail").write_text(fail + "\n")
         for name, content in files:
@@ -95,6 +100,8 @@ class Machine:
             env={"PATH": str(self.bin), "STAND_IN": str(self.place), "HOME": str(self.tmp), "TMPDIR": str(tmp), **dict(env)},
         )
         assert list(tmp.iterdir()) == [], "temporary files are removed"
+        if cluster:
+            cluster.__dict__.update(StatefulSet.read(self.place / "cluster.json").__dict__)
         calls = self.place / "calls"
         return Ran(ran.returncode, ran.stdout, ran.stderr, calls.read_text() if calls.exists() else "")
 
@@ -128,6 +135,13 @@ def script_of(answers):
     return "\n".join([*lines, "esac", ""])
 
 
+# Without the machine's own packages Python starts in no time.
+MODEL = f"""case $call in
+    kubectl*) exec {sys.executable} -IS {ROOT}/k8s/tests/stateful_set.py "$@" ;;
+esac
+"""
+
+
 def ready(*names):
     """Answers of kubectl about pods: these are ready."""
     return says("get pods --selector *component=server --output *jsonpath", "".join(f"{name} True\n" for name in names))
@@ -155,21 +169,6 @@ EVERYTHING = [
 BUILT = [
     says("docker image inspect * balsa:", "sha256:0123456789abcdef\n"),
     says("docker image inspect * balsa-client:", "sha256:fedcba9876543210\n"),
-]
-THERE = says("get statefulset balsa --ignore-not-found --output name", "statefulset.apps/balsa\n")
-
-
-def revisions(*each):
-    return says("get statefulset balsa --output *jsonpath", *[f"2 2 3 {one}" for one in each])
-
-
-SETTLED = [THERE, revisions("old old")]
-# Before the first pod, before the second one and so on until Kubernetes has counted all of them.
-ROLLING = [
-    *WELL,
-    THERE,
-    revisions(*["old new"] * 8, "new new"),
-    *[says(f"get pod balsa-{at} --ignore", "old True", "old False", "", "new False", "new True") for at in range(3)],
 ]
 HASH, OTHER = "ab" * 32, "cd" * 32
 
@@ -199,7 +198,21 @@ class Scenario:
     answers: list
     files: list = dataclasses.field(default_factory=list)
     code: int = 0
+    cluster: dict | None = None
 
+    def run(self, machine, fail=None, more=()):
+        """What came of it, and the cluster, if it is about one."""
+        cluster = None if self.cluster is None else StatefulSet(**copy.deepcopy(self.cluster))
+        return machine.run([*self.arguments, *more], self.answers, fail, self.files, cluster=cluster), cluster
+
+
+# A template that waits, one that works.
+CHANGED = {"revisions": {"old": [1, True], "new": [2, True]}}
+# A rollout that has stopped: a template that does not work has come as far as balsa-2.
+STOPPED = {
+    "revisions": {"old": [1, True], "never": [2, False], "broken": [3, False]},
+    "pods": {"balsa-0": ["old", "ready"], "balsa-1": ["old", "ready"], "balsa-2": ["broken", "waiting"]},
+}
 
 SCENARIOS = {
     "kind-with-registry, from nothing": Scenario(["k8s/kind/kind-with-registry.sh"], NOTHING),
@@ -211,24 +224,31 @@ SCENARIOS = {
     "build, around a binary": Scenario(
         ["docker/build.sh", "--binary", "TMP/balsa", "--base", "busybox:1", "--tag", "new"], [], [("balsa", b"#!/bin/sh\n")]
     ),
-    "start, from nothing": Scenario(["k8s/kind/start.sh"], [*NOTHING, *BUILT, *WELL, *SETTLED]),
+    "start, from nothing": Scenario(["k8s/kind/start.sh"], [*NOTHING, *BUILT], cluster={}),
     "start, again, elsewhere, with a binary": Scenario(
-        ["k8s/kind/start.sh", "-n", "here", "--binary", "TMP/balsa"], [*EVERYTHING, *BUILT, *ROLLING], [("balsa", b"#!/bin/sh\n")]
+        ["k8s/kind/start.sh", "-n", "here", "--binary", "TMP/balsa"],
+        [*EVERYTHING, *BUILT],
+        [("balsa", b"#!/bin/sh\n")],
+        cluster=CHANGED,
     ),
     "go_statefulset": Scenario(["k8s/kind/go_statefulset.sh"], []),
     "go_statefulset, another cluster": Scenario(
         ["k8s/kind/go_statefulset.sh", "--context", "other", "-n", "here", "-k", "TMP/checkout/k8s/overlays/production", "--timeout", "7"], []
     ),
     "go_pods": Scenario(["k8s/kind/go_pods.sh", "--current-context"], []),
-    "status": Scenario(["k8s/kind/status.sh"], [*WELL, says("get statefulset balsa --ignore-not-found --output *jsonpath", "old new")]),
+    "status": Scenario(
+        ["k8s/kind/status.sh"],
+        [*WELL, says("get statefulset balsa --ignore-not-found --output *jsonpath", "new"), says("get pods * --output name", "pod/balsa-0\n")],
+    ),
     "deleteS": Scenario(["k8s/kind/deleteS.sh"], []),
     "deleteS, volumes too": Scenario(["k8s/kind/deleteS.sh", "--volumes"], []),
     "close_cl": Scenario(["k8s/kind/close_cl.sh"], []),
     "close_cl, again": Scenario(["k8s/kind/close_cl.sh"], [says("docker container inspect", "", code=1)]),
-    "rollout, nothing to do": Scenario(["k8s/kind/rollout.sh"], [*WELL, *SETTLED]),
-    "rollout": Scenario(["k8s/kind/rollout.sh", "--timeout", "6"], ROLLING),
-    "rollout of an image": Scenario(["k8s/kind/rollout.sh", "--image", "balsa:new", "--timeout", "6"], ROLLING),
-    "rollout, restart": Scenario(["k8s/kind/rollout.sh", "--restart", "--timeout", "6"], ROLLING),
+    "rollout, nothing to do": Scenario(["k8s/kind/rollout.sh"], [], cluster={}),
+    "rollout": Scenario(["k8s/kind/rollout.sh"], [], cluster=CHANGED),
+    "rollout of an image": Scenario(["k8s/kind/rollout.sh", "--image", "balsa:new"], [], cluster={}),
+    "rollout, restart": Scenario(["k8s/kind/rollout.sh", "--restart"], [], cluster={}),
+    "rollout, undo": Scenario(["k8s/kind/rollout.sh", "--undo"], [], cluster=STOPPED),
     "swap-module": Scenario(
         ["k8s/kind/swap-module.sh", "TMP/module.wasm", "--timeout", "15"],
         [*WELL, inspected(), CONFIG, PATCHED, says(LISTED, *[module()] * 13, module(active=HASH, last=(HASH, 9, "activated")))],
@@ -258,7 +278,7 @@ SCENARIOS = {
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_commands_and_their_order(name, machine, golden):
     scenario = SCENARIOS[name]
-    ran = machine.run(scenario.arguments, scenario.answers, files=scenario.files)
+    ran, _ = scenario.run(machine)
     assert ran.code == scenario.code, ran
     golden(f"{name.replace(', ', '-').replace(' ', '-')}.txt", machine.anywhere(ran.calls))
 
@@ -272,12 +292,15 @@ def test_every_golden_file_belongs_to_a_scenario():
 # Questions to which no is an answer, and what is only shown.
 MAY_FAIL = re.compile(
     r"docker container inspect|kind get clusters|kubectl .*logs deployment/balsa-client|kubectl .*get pods --selector \S+ --output wide$"
-    r"|get statefulset balsa --ignore-not-found --output *jsonpath|status$.*status\.sh"
+    r"|get statefulset balsa --ignore-not-found --output *jsonpath|get pods \S+ \S+ --output name|status$.*status\.sh"
 )
 CHANGES = re.compile(
     r"^DOCKER_BUILDKIT|^docker (build|run|start|push|tag|rm|network|exec)|^kind (create|delete)"
-    r"|kubectl .*\b(apply|patch|delete|annotate|set image|rollout restart)\b"
+    r"|kubectl .*\b(apply|patch|delete|annotate|set image|rollout restart|rollout undo)\b"
 )
+# What puts things back, however a script ends.
+PUTS_BACK = '"partition":9'
+
 # Those that have each call of each script among them.
 FAILING = [
     "kind-with-registry, from nothing",
@@ -292,6 +315,7 @@ FAILING = [
     "close_cl",
     "rollout of an image",
     "rollout, restart",
+    "rollout, undo",
     "swap-module, a new name",
 ]
 
@@ -304,67 +328,146 @@ def kinds(commands):
 @pytest.mark.parametrize("name", FAILING)
 def test_a_command_that_fails_stops_it_with_a_sentence(name, machine):
     scenario = SCENARIOS[name]
-    arguments = scenario.arguments + (["--timeout", "5"] if "k8s" in scenario.arguments[0] else [])
-
-    def run(fail):
-        return machine.run(arguments, scenario.answers, fail, scenario.files)
-
-    commands = [each for each in kinds(run(None).commands) if not MAY_FAIL.search(each)]
+    more = ["--timeout", "5"] if "k8s" in scenario.arguments[0] else []
+    commands = [each for each in kinds(scenario.run(machine, None, more)[0].commands) if not MAY_FAIL.search(each)]
     assert commands
     for failing in commands:
         # Temporary files have another name each time.
         if "/tmp/tmp." in failing:
             continue
-        ran = run(failing)
+        ran, cluster = scenario.run(machine, failing, more)
         ran.ended_with_a_sentence()
         at = ran.commands.index(failing)
-        changes = [each for each in ran.commands[at + 1 :] if CHANGES.search(each) and each != failing]
+        changes = [each for each in ran.commands[at + 1 :] if CHANGES.search(each) and each != failing and PUTS_BACK not in each]
         assert changes == [], f"it went on after {failing}"
+        if cluster and PUTS_BACK not in failing:
+            assert cluster.strategy == StatefulSet().strategy, f"pods get the newest template by themselves after {failing}"
 
 
 @pytest.mark.parametrize("name", FAILING)
 def test_a_question_that_fails_does_no_harm(name, machine):
     scenario = SCENARIOS[name]
-
-    def run(fail):
-        return machine.run(scenario.arguments, scenario.answers, fail, scenario.files)
-
-    for question in [each for each in kinds(run(None).commands) if MAY_FAIL.search(each)]:
-        ran = run(question)
+    for question in [each for each in kinds(scenario.run(machine)[0].commands) if MAY_FAIL.search(each)]:
+        ran, _ = scenario.run(machine, question)
         if ran.code != scenario.code:
             ran.ended_with_a_sentence()
 
 
-def test_a_pod_that_does_not_get_ready_stops_the_rollout_there(machine):
-    answers = [*ROLLING[:-2], says("get pod balsa-1 --ignore", "old True", "new False"), ROLLING[-1]]
-    answers = [each for each in answers if "get pod balsa-0 " not in each[0]] + [ROLLING[-3]]
-    ran = machine.run(["k8s/kind/rollout.sh", "--timeout", "4"], answers)
-    assert "balsa-1 did not get ready" in ran.ended_with_a_sentence()
-    partitions = re.findall(r'"partition":(\d)', ran.calls)
-    assert partitions[-1] == "1" and "0" not in partitions
+# --- Rollouts ----------------------------------------------------------------------------------------------------------------
+
+
+def rolled(machine, cluster, *options, answers=()):
+    return machine.run(["k8s/kind/rollout.sh", "--timeout", "9", *options], answers, cluster=cluster)
+
+
+def restarted(ran):
+    return re.findall(r"delete pod balsa-(\d)", ran.calls)
+
+
+def all_run(cluster, revision):
+    held = cluster.strategy == {"type": "RollingUpdate", "rollingUpdate": {"partition": 9}}
+    return held and cluster.current == cluster.update == revision and set(map(tuple, cluster.pods.values())) == {(revision, "ready")}
+
+
+def test_a_rollout_restarts_one_server_at_a_time_from_the_highest_down(machine):
+    cluster = StatefulSet(**CHANGED)
+    ran = rolled(machine, cluster)
+    assert ran.code == 0 and all_run(cluster, "new"), ran
+    assert restarted(ran) == ["2", "1", "0"]
+    assert min(cluster.ready) == 2
+
+
+def test_a_pod_that_does_not_get_ready_stops_the_rollout_there_and_undo_takes_it_back(machine):
+    cluster = StatefulSet()
+    ran = rolled(machine, cluster, "--image", "balsa:nowhere")
+    last = ran.ended_with_a_sentence()
+    assert "balsa-2 did not get ready" in last and last.endswith("rollout.sh --undo"), last
+    assert restarted(ran) == ["2"] and cluster.strategy["rollingUpdate"] == {"partition": 9}
+    ran = rolled(machine, cluster, "--undo")
+    assert ran.code == 0 and all_run(cluster, "old"), ran
+    assert restarted(ran) == ["2"]
+    assert min(cluster.ready) == 2
+
+
+def test_undo_restarts_what_is_unwell_before_what_is_well(machine):
+    pods = {"balsa-0": ["old", "ready"], "balsa-1": ["new", "stuck"], "balsa-2": ["new", "ready"]}
+    # As an older rollout.sh left it: with a change of the template, Kubernetes would delete balsa-2 beside balsa-1.
+    strategy = {"type": "RollingUpdate", "rollingUpdate": {"partition": 1}}
+    cluster = StatefulSet(**CHANGED, pods=pods, strategy=strategy)
+    ran = rolled(machine, cluster, "--undo")
+    assert ran.code == 0 and all_run(cluster, "old"), ran
+    assert restarted(ran) == ["1", "2"]
+    assert min(cluster.ready) == 2
+
+
+def test_what_the_pods_run_counts_and_not_what_the_status_says(machine):
+    # After kubectl's undo: the newest template is the one that all had, but for balsa-2.
+    pods = {"balsa-0": ["old", "ready"], "balsa-1": ["old", "ready"], "balsa-2": ["new", "ready"]}
+    cluster = StatefulSet(revisions={"new": [1, True], "old": [2, True]}, pods=pods)
+    ran = rolled(machine, cluster)
+    assert ran.code == 0 and all_run(cluster, "old"), ran
+    assert restarted(ran) == ["2"]
+
+
+def test_a_rollout_that_was_interrupted_goes_on(machine):
+    pods = {"balsa-0": ["old", "ready"], "balsa-1": ["old", "ready"], "balsa-2": ["new", "waiting"]}
+    cluster = StatefulSet(**CHANGED, pods=pods, strategy={"type": "OnDelete", "rollingUpdate": None})
+    ran = rolled(machine, cluster)
+    assert ran.code == 0 and all_run(cluster, "new"), ran
+    assert restarted(ran) == ["1", "0"]
+    assert min(cluster.ready) == 2
+
+
+def test_a_server_that_is_unwell_is_mended_first(machine):
+    pods = {"balsa-0": ["old", "stuck"], "balsa-1": ["old", "ready"], "balsa-2": ["old", "ready"]}
+    cluster = StatefulSet(**CHANGED, pods=pods)
+    ran = rolled(machine, cluster)
+    assert ran.code == 0 and all_run(cluster, "new"), ran
+    assert restarted(ran) == ["0", "2", "1"]
+    assert min(cluster.ready) == 2
+
+
+def test_of_two_that_are_unwell_but_run_none_is_restarted(machine):
+    pods = {f"balsa-{at}": ["old", "ready" if at < 3 else "stuck"] for at in range(5)}
+    cluster = StatefulSet(**CHANGED, pods=pods, replicas=5)
+    ran = rolled(machine, cluster)
+    assert "before balsa-4 is restarted: balsa-3 is not ready" in ran.ended_with_a_sentence()
+    assert restarted(ran) == []
+
+
+def test_what_has_not_started_is_no_vote_to_be_lost(machine):
+    pods = {f"balsa-{at}": ["old", "ready"] if at < 3 else ["broken", "waiting"] for at in range(5)}
+    cluster = StatefulSet(revisions={"old": [1, True], "broken": [2, False], "new": [3, True]}, pods=pods, replicas=5)
+    ran = rolled(machine, cluster)
+    assert ran.code == 0 and all_run(cluster, "new"), ran
+    assert restarted(ran) == ["4", "3", "2", "1", "0"]
+    assert min(cluster.ready) == 3
 
 
 @pytest.mark.parametrize(
-    "unwell, why",
+    "pods, answers, why",
     [
-        ([ready("balsa-1", "balsa-2")], "balsa-0 is not ready"),
-        ([says("exec balsa-0 * status", STATUS.replace("balsa-1  b   follower", "balsa-1  -   unreachable"))], "balsa-1 takes no part"),
-        ([says("exec balsa-0 * status", STATUS.replace("leader  ", "follower"))], "0 nodes say that they lead"),
-        ([says("exec balsa-0 * status", "", code=3)], "balsa-0 takes no part"),
+        ({"balsa-0": ["new", "stuck"]}, [], "balsa-0 is not ready"),
+        ({}, [says("exec balsa-0 * status", STATUS.replace("balsa-1  b   follower", "balsa-1  -   unreachable"))], "balsa-1 takes no part"),
+        ({}, [says("exec balsa-0 * status", STATUS.replace("leader  ", "follower"))], "0 nodes say that they lead"),
+        ({}, [says("exec balsa-0 * status", "", code=3)], "balsa-0 takes no part"),
     ],
 )
-def test_no_server_is_restarted_while_another_one_is_unwell(unwell, why, machine):
-    ran = machine.run(["k8s/kind/rollout.sh", "--timeout", "2"], unwell + ROLLING)
+def test_no_server_is_restarted_while_another_one_is_unwell(pods, answers, why, machine):
+    cluster = StatefulSet(**CHANGED, pods=StatefulSet().pods | pods)
+    ran = rolled(machine, cluster, answers=answers)
     assert f"before balsa-2 is restarted: {why}" in ran.ended_with_a_sentence()
-    assert "partition" not in ran.calls
+    assert restarted(ran) == []
 
 
-def test_a_server_that_is_unwell_itself_is_the_one_to_be_mended(machine):
-    answers = [ready("balsa-0", "balsa-1"), *ROLLING]
-    ran = machine.run(["k8s/kind/rollout.sh", "--timeout", "6"], answers)
-    # It goes on to the next one only when this one is well, which here it never is.
-    assert "before balsa-1 is restarted: balsa-2 is not ready" in ran.ended_with_a_sentence()
-    assert re.findall(r'"partition":(\d)', ran.calls) == ["2"]
+def test_a_step_may_take_as_long_as_a_node_may_take_to_stop_and_start(machine):
+    servers = next(each for each in rendered("base") if each["kind"] == "StatefulSet")["spec"]["template"]["spec"]
+    probe = servers["containers"][0]["startupProbe"]
+    patience = int(re.search(r"--timeout SECONDS.*default: (\d+)", machine.run(["k8s/kind/rollout.sh", "--help"]).out)[1])
+    assert patience >= probe["periodSeconds"] * probe["failureThreshold"] + servers["terminationGracePeriodSeconds"]
+
+
+# --- Modules -----------------------------------------------------------------------------------------------------------------
 
 
 def test_a_module_that_would_be_refused_changes_nothing(machine):
@@ -429,7 +532,8 @@ def test_a_missing_tool_is_named_with_the_way_to_get_it(script, machine):
     for tool in STAND_INS:
         hidden = machine.tmp / tool
         (machine.bin / tool).rename(hidden)
-        ran = machine.run(arguments, [*EVERYTHING, *BUILT, *WELL, *SETTLED, inspected(), CONFIG, says(LISTED, module())], files=[MODULE])
+        answers = [*EVERYTHING, *BUILT, inspected(), CONFIG, says(LISTED, module())]
+        ran = machine.run(arguments, answers, files=[MODULE], cluster=StatefulSet())
         hidden.rename(machine.bin / tool)
         if f"{tool} is missing" in ran.err:
             missing += 1
@@ -448,6 +552,12 @@ def test_a_cluster_that_does_not_answer_is_named(machine):
     assert "no cluster answers in context kind-balsa" in ran.ended_with_a_sentence()
 
 
+def test_status_says_whether_a_template_waits(machine):
+    answers = SCENARIOS["status"].answers
+    assert "rollout.sh restarts the servers with it" in machine.run(["k8s/kind/status.sh"], answers).out
+    assert "rollout.sh" not in machine.run(["k8s/kind/status.sh"], answers[:-1]).out
+
+
 def test_commands_may_be_others_with_arguments(machine):
     shutil.copy(machine.bin / "kubectl", machine.bin / "k3s")
     (machine.bin / "kubectl").unlink()
@@ -461,7 +571,7 @@ def test_commands_may_be_others_with_arguments(machine):
 
 def test_what_start_deploys_has_the_images_that_it_pushed(machine):
     shutil.copytree(ROOT / "k8s/base", machine.root / "k8s/base")
-    ran = machine.run(["k8s/kind/start.sh"], [*EVERYTHING, *BUILT, *WELL, *SETTLED])
+    ran = machine.run(["k8s/kind/start.sh"], [*EVERYTHING, *BUILT], cluster=StatefulSet())
     assert ran.code == 0, ran
     text = subprocess.run(["kubectl", "kustomize", machine.root / "target/kind"], check=True, capture_output=True, text=True).stdout
     assert set(re.findall(r"image: (\S+)", text)) == {"localhost:5001/balsa:0123456789ab", "localhost:5001/balsa-client:fedcba987654"}
