@@ -43,6 +43,9 @@ command -v "${DOCKER%% *}" >/dev/null 2>&1 ||
 revision=$(git -C "$root" rev-parse HEAD 2>/dev/null || echo unknown)
 [ -z "$(git -C "$root" status --porcelain 2>/dev/null)" ] || revision=$revision+
 
+# An attestation says when an image was built, and makes each build of the same files another image.
+export BUILDX_NO_DEFAULT_ATTESTATIONS=1
+
 # build TARGET IMAGE CONTEXT
 build() {
     # shellcheck disable=SC2086 # the variable may hold several words

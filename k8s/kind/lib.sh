@@ -104,6 +104,25 @@ find_overlay() {
     [ -e "$overlay/kustomization.yaml" ] || fail "there is no kustomization.yaml in $overlay"
 }
 
+# Sets manifests to what is in the overlay, and ends here if it is none: before anything is deleted for its sake.
+render() {
+    # No cluster is asked. The variable may hold several words.
+    # shellcheck disable=SC2086
+    manifests=$($KUBECTL kustomize "$overlay") || fail "what is in $overlay does not make manifests; nothing was changed"
+}
+
+# Servers that are taken away all at once, before the others have let them go, may be more than a majority can spare.
+fewer=
+refuse_fewer() {
+    [ -z "$fewer" ] || return 0
+    live=$(kube get statefulset balsa --ignore-not-found --output 'jsonpath={.spec.replicas}') || fail "Kubernetes does not show the StatefulSet"
+    wanted=$(printf '%s\n' "$manifests" |
+        awk '/^---/ { kind = "" } /^kind: / { kind = $2 } kind == "StatefulSet" && /^  replicas: / { print $2; exit }')
+    [ "${live:-0}" -le "${wanted:-9}" ] ||
+        fail "there are $live servers, and $overlay has $wanted: the others may be no majority. Say $live there and in its balsa.toml; or take the \
+servers out first, as docs/operations.md says of members; or go on all the same, with --fewer"
+}
+
 # --- Tools -----------------------------------------------------------------------------------------------------------------
 
 need() {

@@ -172,7 +172,7 @@ fi
 # --- The rollout -----------------------------------------------------------------------------------------------------------
 
 eventually "$timeout" look || fail "$why"
-[ -n "$(old)" ] || say "nothing to roll out: all servers have the newest template"
+[ -n "$(old)" ] || say "nothing to restart: no server has an older template"
 # An election makes all of them unready for a moment, too.
 moment=$((timeout < 30 ? timeout : 30))
 somebody_gets_ready() {

@@ -3,6 +3,7 @@ What they are called with, and in which order, is in golden/; and each of those 
 
 import copy
 import dataclasses
+import hashlib
 import json
 import pathlib
 import re
@@ -13,7 +14,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import GOLDEN, ROOT, rendered
+from conftest import GOLDEN, ROOT, rendered, rendered_text
 from stateful_set import StatefulSet
 
 KIND = ROOT / "k8s/kind"
@@ -25,7 +26,7 @@ TICK = """now=0
 [ ! -e "$STAND_IN/clock" ] || read -r now <"$STAND_IN/clock"
 echo $((now + {})) >"$STAND_IN/clock"
 """
-UTILITIES = "sh awk base64 cat dirname env git grep install mkdir mktemp printf readelf rm sed sort tr wc".split()
+UTILITIES = "sh awk base64 cat dirname env git grep install mkdir mktemp printf readelf rm sed sha256sum sort tr wc".split()
 
 
 @dataclasses.dataclass
@@ -122,14 +123,14 @@ def machine(tmp_path):
 
 def says(pattern, *outs, code=0):
     """What commands that match the pattern (a shell's) somewhere are answered, the first time and so on, the last one for ever."""
-    return pattern, [(out, code) for out in outs]
+    return pattern, [out if isinstance(out, tuple) else (out, code) for out in outs]
 
 
 def script_of(answers):
     """The answers as stand_in.sh wants them: of those that match, the first one counts."""
     lines = ["case $call in"]
     for at, (pattern, each) in enumerate(answers):
-        glob = "*".join(shlex.quote(part) for part in pattern.split("*"))
+        glob = re.sub(r"[^*\[\]]+", lambda part: shlex.quote(part[0]), pattern)
         words = " ".join(f"{shlex.quote(out)} {code}" for out, code in each)
         lines.append(f"    *{glob}*) answer {at} {words} ;;")
     return "\n".join([*lines, "esac", ""])
@@ -153,23 +154,34 @@ STATUS = (
     "balsa-0  a   leader       1\nbalsa-1  b   follower     1\nbalsa-2  c   follower     1\n"
 )
 WELL = [ready(*ALL), says("exec balsa-0 * status", STATUS)]
-NODES = says("kind get nodes", "".join(f"balsa-{name}\n" for name in ["control-plane", "worker", "worker2", "worker3", "worker4"]))
+NAMES = ["balsa-control-plane", "balsa-worker", "balsa-worker2", "balsa-worker3", "balsa-worker4"]
+NODES = [
+    says("kind get nodes", "".join(f"{name}\n" for name in NAMES)),
+    says("get nodes --output", "".join(f"{name} True\n" for name in NAMES)),
+    says("docker container inspect --format *State* balsa-[cw]", "true\n"),
+]
 NOTHING = [
-    says("docker container inspect --format *State", "", code=1),
+    says("docker container inspect --format *State* balsa-registry", "", code=1),
     says("kind get clusters", "other\n"),
-    NODES,
+    *NODES,
     says("docker container inspect --format *Networks", "bridge "),
 ]
-EVERYTHING = [
-    says("docker container inspect --format *State", "true\n"),
-    says("kind get clusters", "other\nbalsa\n"),
-    NODES,
-    says("docker container inspect --format *Networks", "bridge kind "),
+THERE = [says("kind get clusters", "other\nbalsa\n"), *NODES, says("docker container inspect --format *Networks", "bridge kind ")]
+EVERYTHING = [says("docker container inspect --format *State* balsa-registry", "true\n"), *THERE]
+STOPPED_KIND = [
+    says("docker container inspect --format *State* balsa-", "false\n"),
+    says("config get-contexts kind-balsa", "", code=1),
+    says("get --raw /readyz", ("", 1), ("ok", 0)),
+    *THERE,
 ]
+# Without the ConfigMap, which has the module in it.
+RENDERED = says("kubectl kustomize", "---\n".join(each for each in rendered_text("overlays/kind").split("---\n") if "binaryData" not in each))
 BUILT = [
-    says("docker image inspect * balsa:", "sha256:0123456789abcdef\n"),
-    says("docker image inspect * balsa-client:", "sha256:fedcba9876543210\n"),
+    RENDERED,
+    says("docker image inspect * balsa:", "layers of the server\n"),
+    says("docker image inspect * balsa-client:", "layers of the client\n"),
 ]
+SERVER_TAG, CLIENT_TAG = (hashlib.sha256(f"layers of the {each}".encode()).hexdigest()[:12] for each in ["server", "client"])
 HASH, OTHER = "ab" * 32, "cd" * 32
 
 
@@ -217,9 +229,7 @@ STOPPED = {
 SCENARIOS = {
     "kind-with-registry, from nothing": Scenario(["k8s/kind/kind-with-registry.sh"], NOTHING),
     "kind-with-registry, again": Scenario(["k8s/kind/kind-with-registry.sh"], EVERYTHING),
-    "kind-with-registry, after a stop": Scenario(
-        ["k8s/kind/kind-with-registry.sh"], [says("docker container inspect --format *State", "false\n"), *EVERYTHING[1:]]
-    ),
+    "kind-with-registry, after a stop": Scenario(["k8s/kind/kind-with-registry.sh"], STOPPED_KIND),
     "build, from source": Scenario(["docker/build.sh"], []),
     "build, around a binary": Scenario(
         ["docker/build.sh", "--binary", "TMP/balsa", "--base", "busybox:1", "--tag", "new"], [], [("balsa", b"#!/bin/sh\n")]
@@ -231,7 +241,7 @@ SCENARIOS = {
         [("balsa", b"#!/bin/sh\n")],
         cluster=CHANGED,
     ),
-    "go_statefulset": Scenario(["k8s/kind/go_statefulset.sh"], []),
+    "go_statefulset": Scenario(["k8s/kind/go_statefulset.sh"], [RENDERED, says("get statefulset balsa --ignore", "3")]),
     "go_statefulset, another cluster": Scenario(
         ["k8s/kind/go_statefulset.sh", "--context", "other", "-n", "here", "-k", "TMP/checkout/k8s/overlays/production", "--timeout", "7"], []
     ),
@@ -291,11 +301,11 @@ def test_every_golden_file_belongs_to_a_scenario():
 
 # Questions to which no is an answer, and what is only shown.
 MAY_FAIL = re.compile(
-    r"docker container inspect|kind get clusters|kubectl .*logs deployment/balsa-client|kubectl .*get pods --selector \S+ --output wide$"
+    r"docker container inspect|kind get clusters|kubectl .*config get-contexts|kubectl .*logs deployment/balsa-client|kubectl .*get pods --selector \S+ --output wide$"
     r"|get statefulset balsa --ignore-not-found --output *jsonpath|get pods \S+ \S+ --output name|status$.*status\.sh"
 )
 CHANGES = re.compile(
-    r"^DOCKER_BUILDKIT|^docker (build|run|start|push|tag|rm|network|exec)|^kind (create|delete)"
+    r"^DOCKER_BUILDKIT|^docker (build|run|start|push|tag|rm|network|exec)|^kind (create|delete|export)"
     r"|kubectl .*\b(apply|patch|delete|annotate|set image|rollout restart|rollout undo)\b"
 )
 # What puts things back, however a script ends.
@@ -569,13 +579,110 @@ def test_commands_may_be_others_with_arguments(machine):
 # --- What start.sh deploys ---------------------------------------------------------------------------------------------------
 
 
+PUSHED = {f"localhost:5001/balsa:{SERVER_TAG}", f"localhost:5001/balsa-client:{CLIENT_TAG}"}
+
+
 def test_what_start_deploys_has_the_images_that_it_pushed(machine):
     shutil.copytree(ROOT / "k8s/base", machine.root / "k8s/base")
     ran = machine.run(["k8s/kind/start.sh"], [*EVERYTHING, *BUILT], cluster=StatefulSet())
     assert ran.code == 0, ran
     text = subprocess.run(["kubectl", "kustomize", machine.root / "target/kind"], check=True, capture_output=True, text=True).stdout
-    assert set(re.findall(r"image: (\S+)", text)) == {"localhost:5001/balsa:0123456789ab", "localhost:5001/balsa-client:fedcba987654"}
+    assert set(re.findall(r"image: (\S+)", text)) == PUSHED
     # The other scripts apply the same from then on.
     assert f"--kustomize {machine.root}/target/kind" in machine.run(["k8s/kind/go_statefulset.sh"]).calls
     machine.run(["k8s/kind/close_cl.sh"])
     assert not (machine.root / "target/kind").exists()
+
+
+def test_an_overlay_of_ones_own_is_deployed_with_the_images_that_were_pushed(machine):
+    shutil.copytree(ROOT / "k8s/base", machine.root / "k8s/base")
+    own = machine.tmp / "own"
+    own.mkdir()
+    (own / "kustomization.yaml").write_text(
+        "resources: [../checkout/k8s/base]\nnamePrefix: my-\n"
+        "images: [{name: balsa, newName: registry.example:5000/team/balsa, digest: sha256:" + "0" * 64 + "}]\n"
+    )
+
+    def kustomize(directory):
+        return subprocess.run(["kubectl", "kustomize", directory], check=True, capture_output=True, text=True).stdout
+
+    documents = kustomize(own).split("---\n")
+    answers = [says("kubectl kustomize", "---\n".join(each for each in documents if "binaryData" not in each)), *EVERYTHING, *BUILT]
+    ran = machine.run(["k8s/kind/start.sh", "-k", "TMP/own"], answers, cluster=StatefulSet())
+    assert ran.code == 0, ran
+    text = kustomize(machine.root / "target/kind")
+    assert set(re.findall(r"image: (\S+)", text)) == PUSHED
+    assert "name: my-balsa\n" in text
+
+
+def test_what_start_deploys_is_not_made_of_itself(machine):
+    (machine.root / "target/kind").mkdir(parents=True)
+    (machine.root / "target/kind/kustomization.yaml").touch()
+    ran = machine.run(["k8s/kind/start.sh", "-k", "TMP/checkout/target/kind"], [*EVERYTHING, *BUILT], cluster=StatefulSet())
+    assert "name what it was made of" in ran.ended_with_a_sentence()
+
+
+def test_the_overlay_names_images_that_start_pushes(machine):
+    ran = machine.run(["k8s/kind/start.sh"], [*EVERYTHING, *BUILT], cluster=StatefulSet())
+    pushed = {each.removeprefix("docker push ") for each in ran.commands if each.startswith("docker push ")}
+    assert set(re.findall(r"image: (\S+)", rendered_text("overlays/kind"))) < pushed == PUSHED | {
+        each["spec"]["template"]["spec"]["containers"][0]["image"] for each in rendered("overlays/kind") if each["kind"] in ("StatefulSet", "Deployment")
+    }
+
+
+def test_the_commit_that_an_image_is_of_is_no_part_of_its_tag(machine):
+    ran = machine.run(["k8s/kind/start.sh"], [*EVERYTHING, *BUILT], cluster=StatefulSet())
+    asked = [each for each in ran.commands if each.startswith("docker image inspect")]
+    assert asked and not [each for each in asked if "Id" in each or "Labels" in each or "RootFS" not in each]
+
+
+def test_start_mends_a_first_deployment_that_went_wrong(machine):
+    pods = {f"balsa-{at}": ["broken", "waiting"] for at in range(3)}
+    cluster = StatefulSet(revisions={"broken": [1, False], "mended": [2, True]}, current="broken", pods=pods)
+    ran = machine.run(["k8s/kind/start.sh"], [*EVERYTHING, *BUILT], cluster=cluster)
+    assert ran.code == 0 and all_run(cluster, "mended"), ran
+    assert "restarting balsa-2 balsa-1 balsa-0 at once" in ran.out
+    assert restarted(ran) == ["2", "1", "0"]
+
+
+def test_a_first_deployment_that_does_not_come_up_is_not_waited_for_for_ever(machine):
+    pods = {f"balsa-{at}": ["broken", "waiting"] for at in range(3)}
+    cluster = StatefulSet(revisions={"broken": [1, False]}, current="broken", pods=pods)
+    ran = machine.run(["k8s/kind/start.sh", "--timeout", "5"], [*EVERYTHING, *BUILT], cluster=cluster)
+    assert "within 5 s: balsa-0 is not ready" in ran.ended_with_a_sentence()
+    assert restarted(ran) == []
+
+
+@pytest.mark.parametrize("script", ["start.sh", "go_statefulset.sh"])
+def test_more_servers_than_are_applied_are_not_taken_away_at_once(script, machine):
+    answers = [says("get statefulset balsa --ignore-not-found --output *spec.replicas", "5"), *EVERYTHING, *BUILT]
+    ran = machine.run([f"k8s/kind/{script}"], answers, cluster=StatefulSet())
+    last = ran.ended_with_a_sentence()
+    assert "there are 5 servers" in last and "has 3" in last and "--fewer" in last
+    # start.sh has made sure that there is a cluster, and no more.
+    assert not [each for each in ran.commands if re.search(r"\bdelete\b|docker build|--kustomize", each)]
+    ran = machine.run([f"k8s/kind/{script}", "--fewer"], answers, cluster=StatefulSet())
+    assert ran.code == 0, ran
+    assert "--kustomize" in ran.calls
+
+
+@pytest.mark.parametrize("script", ["start.sh", "go_statefulset.sh", "go_pods.sh"])
+def test_what_cannot_be_rendered_deletes_nothing(script, machine):
+    ran = machine.run([f"k8s/kind/{script}"], [says("kubectl kustomize", "", code=1), *EVERYTHING, *BUILT], cluster=StatefulSet())
+    assert "does not make manifests; nothing was changed" in ran.ended_with_a_sentence()
+    assert not [each for each in ran.commands if CHANGES.search(each)]
+
+
+# --- A kind cluster that is not whole ----------------------------------------------------------------------------------------
+
+
+def test_a_kind_cluster_that_was_made_by_halves_is_named_with_the_way_out(machine):
+    half = says("get nodes --output", "balsa-control-plane True\nbalsa-worker False\n")
+    ran = machine.run(["k8s/kind/kind-with-registry.sh", "--timeout", "3"], [half, *EVERYTHING])
+    last = ran.ended_with_a_sentence()
+    assert "its node balsa-worker is not ready" in last and "k8s/kind/close_cl.sh removes it" in last
+    assert not [each for each in ran.commands if CHANGES.search(each)]
+
+
+def test_a_context_that_is_there_is_not_written_again(machine):
+    assert "export kubeconfig" not in machine.run(["k8s/kind/kind-with-registry.sh"], EVERYTHING).calls
