@@ -74,3 +74,11 @@ else
     build server-from-binary balsa "$context"
     build client-from-binary balsa-client "$context"
 fi
+
+# What is promised of the server's image, in bytes. A binary for debuggers does not keep it, so that it is not an error.
+most=30000000
+# shellcheck disable=SC2086 # the variable may hold several words
+size=$($DOCKER image inspect --format '{{.Size}}' "balsa:$tag") || fail "there is no image balsa:$tag after it was built"
+if [ "${size:-0}" -gt $most ]; then
+    echo "warning: balsa:$tag has $((size / 1000000)) MB, and should have $((most / 1000000)) at most: make release builds a binary of that size" >&2
+fi

@@ -1,14 +1,16 @@
-"""A stand-in's answers about one StatefulSet, its pods and its revisions: `python stateful_set.py ARGUMENTS OF kubectl...`.
+"""A model of one StatefulSet, its pods and its revisions, which answers in kubectl's place.
 
-It is a model of what Kubernetes' controller does with a StatefulSet of parallel pods, and k8s/test/cases runs the same scripts on the real
-one. $STAND_IN/cluster.json holds it. Each call is one look of the controller and one of the kubelet, so that pods go, come back and get ready from
-call to call. What it does not know, it answers with success and no text."""
+It does what Kubernetes' controller does with a StatefulSet of parallel pods; k8s/test/cases runs the same scripts on the real one. Each call is
+one look of the controller and one of the kubelet, so that pods go, come back and get ready from call to call. What it does not know, it answers
+with success and no text."""
 
+import contextlib
+import copy
+import errno
 import json
 import os
-import pathlib
 import re
-import sys
+import threading
 
 # What becomes of a pod whose template works, from call to call. One whose template does not work never starts.
 LIFE = ["waiting", "started", "ready"]
@@ -26,14 +28,7 @@ class StatefulSet:
         self.pods = {f"balsa-{at}": ["old", "ready"] for at in range(3)}
         # How many were ready, after each call.
         self.ready = []
-        self.__dict__.update(state)
-
-    @classmethod
-    def read(cls, path):
-        return cls(**json.loads(path.read_text()))
-
-    def write(self, path):
-        path.write_text(json.dumps(self.__dict__))
+        self.__dict__.update(copy.deepcopy(state))
 
     @property
     def update(self):
@@ -130,17 +125,53 @@ class StatefulSet:
         return "cluster c, seen by " + ready[0] + "\n\nNAME  ID  ROLE  TERM\n" + "\n".join(rows) + "\n", 0
 
 
-def main(arguments):
-    while arguments and arguments[0].startswith("--"):
-        arguments = arguments[2:]
-    place = pathlib.Path(os.environ["STAND_IN"]) / "cluster.json"
-    cluster = StatefulSet.read(place)
-    text, code = cluster.answer(arguments)
-    cluster.look()
-    cluster.write(place)
-    sys.stdout.write(text)
-    return code
+    # --- How it is asked -------------------------------------------------------------------------------------------------------
+
+    def call(self, arguments):
+        """What came of kubectl with these arguments: text and exit code."""
+        while arguments and arguments[0].startswith("--"):
+            arguments = arguments[2:]
+        answer = self.answer(arguments)
+        self.look()
+        return answer
+
+    @contextlib.contextmanager
+    def serving(self, place):
+        """Answers those who write their arguments into the pipe `asked`, one a line, and read `answer`: exit code, and text."""
+        asked, answer = place / "asked", place / "answer"
+        os.mkfifo(asked)
+        os.mkfifo(answer)
+
+        def serve():
+            # Nothing asked is the end.
+            while arguments := asked.read_text().splitlines():
+                text, code = self.call(arguments)
+                with contextlib.suppress(BrokenPipeError):
+                    answer.write_text(f"{code}\n{text}")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield
+        finally:
+            while thread.is_alive():
+                # It waits to be asked, or for one who has asked and was killed.
+                for pipe, mode in [(asked, os.O_WRONLY), (answer, os.O_RDONLY)]:
+                    try:
+                        os.close(os.open(pipe, mode | os.O_NONBLOCK))
+                    except OSError as error:
+                        assert error.errno == errno.ENXIO
+                thread.join(0.01)
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+# For a stand-in (stand_in.sh), which has these arguments.
+ASKS = """case $call in
+    kubectl*)
+        printf '%s\\n' "$@" >"$STAND_IN/asked"
+        exec 3<"$STAND_IN/answer"
+        read -r code <&3
+        cat <&3
+        exit "$code"
+        ;;
+esac
+"""

@@ -1,7 +1,7 @@
 """The scripts of k8s/kind/ and docker/, run as a person would, with stand-ins for docker, kind and kubectl that note how they are called.
 What they are called with, and in which order, is in golden/; and each of those calls is made to fail once."""
 
-import copy
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -15,7 +15,7 @@ import sys
 
 import pytest
 from conftest import GOLDEN, ROOT, rendered, rendered_text
-from stateful_set import StatefulSet
+from stateful_set import ASKS, StatefulSet
 
 KIND = ROOT / "k8s/kind"
 SCRIPTS = sorted(path.name for path in KIND.glob("*.sh") if path.name != "lib.sh")
@@ -75,12 +75,10 @@ class Machine:
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
     def run(self, arguments, answers=(), fail=None, files=(), env=(), cluster=None):
-        """With a cluster, that one answers what `answers` does not, and is what has become of it afterwards."""
+        """With a cluster, that one answers kubectl where `answers` has nothing."""
         shutil.rmtree(self.place, ignore_errors=True)
         self.place.mkdir()
-        (self.place / "answers").write_text(script_of(answers) + (MODEL if cluster else ""))
-        if cluster:
-            cluster.write(self.place / "cluster.json")
+        (self.place / "answers").write_text(script_of(answers) + (ASKS if cluster else ""))
         if fail:
             (self.place / "fail").write_text(fail + "\n")
         for name, content in files:
@@ -91,18 +89,17 @@ class Machine:
         shutil.rmtree(tmp, ignore_errors=True)
         tmp.mkdir()
         script, *rest = [each.replace("TMP", str(self.tmp)) for each in arguments]
-        ran = subprocess.run(
-            [self.root / script, *rest],
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            cwd=self.tmp,
-            timeout=120,
-            env={"PATH": str(self.bin), "STAND_IN": str(self.place), "HOME": str(self.tmp), "TMPDIR": str(tmp), **dict(env)},
-        )
+        with cluster.serving(self.place) if cluster else contextlib.nullcontext():
+            ran = subprocess.run(
+                [self.root / script, *rest],
+                capture_output=True,
+                text=True,
+                stdin=subprocess.DEVNULL,
+                cwd=self.tmp,
+                timeout=120,
+                env={"PATH": str(self.bin), "STAND_IN": str(self.place), "HOME": str(self.tmp), "TMPDIR": str(tmp), **dict(env)},
+            )
         assert list(tmp.iterdir()) == [], "temporary files are removed"
-        if cluster:
-            cluster.__dict__.update(StatefulSet.read(self.place / "cluster.json").__dict__)
         calls = self.place / "calls"
         return Ran(ran.returncode, ran.stdout, ran.stderr, calls.read_text() if calls.exists() else "")
 
@@ -134,13 +131,6 @@ def script_of(answers):
         words = " ".join(f"{shlex.quote(out)} {code}" for out, code in each)
         lines.append(f"    *{glob}*) answer {at} {words} ;;")
     return "\n".join([*lines, "esac", ""])
-
-
-# Without the machine's own packages Python starts in no time.
-MODEL = f"""case $call in
-    kubectl*) exec {sys.executable} -IS {ROOT}/k8s/tests/stateful_set.py "$@" ;;
-esac
-"""
 
 
 def ready(*names):
@@ -178,6 +168,7 @@ STOPPED_KIND = [
 RENDERED = says("kubectl kustomize", "---\n".join(each for each in rendered_text("overlays/kind").split("---\n") if "binaryData" not in each))
 BUILT = [
     RENDERED,
+    says("docker image inspect --format *Size* balsa:", "29000000\n"),
     says("docker image inspect * balsa:", "layers of the server\n"),
     says("docker image inspect * balsa-client:", "layers of the client\n"),
 ]
@@ -214,7 +205,7 @@ class Scenario:
 
     def run(self, machine, fail=None, more=()):
         """What came of it, and the cluster, if it is about one."""
-        cluster = None if self.cluster is None else StatefulSet(**copy.deepcopy(self.cluster))
+        cluster = None if self.cluster is None else StatefulSet(**self.cluster)
         return machine.run([*self.arguments, *more], self.answers, fail, self.files, cluster=cluster), cluster
 
 
@@ -513,6 +504,12 @@ def test_a_file_that_cannot_be_a_module_changes_nothing(files, why, machine):
     assert ran.calls == ""
 
 
+@pytest.mark.parametrize("size, warning", [(30_000_000, ""), (31_500_000, "warning: balsa:0.1.0 has 31 MB, and should have 30 at most")])
+def test_a_server_image_that_is_too_large_is_said_to_be(size, warning, machine):
+    ran = machine.run(["docker/build.sh"], [says("docker image inspect --format *Size* balsa:", f"{size}\n")])
+    assert ran.code == 0 and ran.err.startswith(warning) and bool(ran.err) == bool(warning), ran
+
+
 def test_a_dynamic_binary_is_not_put_into_an_empty_image(machine):
     ran = machine.run(["docker/build.sh", "--binary", "TMP/balsa"], files=[("balsa", pathlib.Path(sys.executable).resolve().read_bytes())])
     assert "needs a loader" in ran.ended_with_a_sentence()
@@ -632,7 +629,7 @@ def test_the_overlay_names_images_that_start_pushes(machine):
 
 def test_the_commit_that_an_image_is_of_is_no_part_of_its_tag(machine):
     ran = machine.run(["k8s/kind/start.sh"], [*EVERYTHING, *BUILT], cluster=StatefulSet())
-    asked = [each for each in ran.commands if each.startswith("docker image inspect")]
+    asked = [each for each in ran.commands if each.startswith("docker image inspect") and "Size" not in each]
     assert asked and not [each for each in asked if "Id" in each or "Labels" in each or "RootFS" not in each]
 
 
