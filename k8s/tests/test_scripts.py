@@ -419,6 +419,16 @@ def test_a_rollout_that_was_interrupted_goes_on(machine):
     assert min(cluster.ready) == 2
 
 
+@pytest.mark.parametrize("kill", ["INT", "TERM", "HUP"])
+def test_an_interrupted_rollout_holds_all_servers_back(kill, machine):
+    # While it waits for balsa-2, in whose time pods get the newest template.
+    machine.program("sleep", f"#!/bin/sh\nkill -{kill} $PPID\n")
+    cluster = StatefulSet(**CHANGED)
+    ran = rolled(machine, cluster)
+    assert ran.code == 130 and restarted(ran) == ["2"], ran
+    assert '"type":"OnDelete"' in ran.calls and cluster.strategy == StatefulSet().strategy
+
+
 def test_a_server_that_is_unwell_is_mended_first(machine):
     pods = {"balsa-0": ["old", "stuck"], "balsa-1": ["old", "ready"], "balsa-2": ["old", "ready"]}
     cluster = StatefulSet(**CHANGED, pods=pods)
