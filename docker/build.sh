@@ -43,6 +43,9 @@ command -v "${DOCKER%% *}" >/dev/null 2>&1 ||
 revision=$(git -C "$root" rev-parse HEAD 2>/dev/null || echo unknown)
 [ -z "$(git -C "$root" status --porcelain 2>/dev/null)" ] || revision=$revision+
 
+# An attestation says when an image was built, and makes each build of the same files another image.
+export BUILDX_NO_DEFAULT_ATTESTATIONS=1
+
 # build TARGET IMAGE CONTEXT
 build() {
     # shellcheck disable=SC2086 # the variable may hold several words
@@ -70,4 +73,12 @@ else
     install -p -m 755 "$root/docker/check-then-stay" "$context/check-then-stay"
     build server-from-binary balsa "$context"
     build client-from-binary balsa-client "$context"
+fi
+
+# What is promised of the server's image, in bytes. A binary for debuggers does not keep it, so that it is not an error.
+most=30000000
+# shellcheck disable=SC2086 # the variable may hold several words
+size=$($DOCKER image inspect --format '{{.Size}}' "balsa:$tag") || fail "there is no image balsa:$tag after it was built"
+if [ "${size:-0}" -gt $most ]; then
+    echo "warning: balsa:$tag has $((size / 1000000)) MB, and should have $((most / 1000000)) at most: make release builds a binary of that size" >&2
 fi

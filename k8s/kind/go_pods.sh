@@ -4,6 +4,7 @@
 take_options "$@"
 find_overlay
 need_cluster
+render
 
 say "deleting the client, if there is one"
 kube delete deployment balsa-client --ignore-not-found --cascade=foreground --timeout="${timeout}s" ||

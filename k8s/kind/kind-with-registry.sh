@@ -1,8 +1,8 @@
 #!/bin/sh
 # kind-with-registry.sh: makes a kind cluster of five nodes on this machine, and a registry on localhost:5001 that they pull from.
 #
-# What is there already stays as it is, so that it can be run again after it was interrupted. Images are tagged
-# localhost:5001/NAME:TAG, pushed by docker, and pulled under the same name by the cluster. close_cl.sh removes all of it.
+# What is there already stays as it is, so that it can be run again after it was interrupted; what has stopped is started again. Images are
+# tagged localhost:5001/NAME:TAG, pushed by docker, and pulled under the same name by the cluster. close_cl.sh removes all of it.
 #
 # The registry's image: REGISTRY_IMAGE [default: registry:2]; the nodes': KIND_NODE_IMAGE [default: kind's own].
 . "$(dirname "$0")/lib.sh"
@@ -30,6 +30,7 @@ start_registry() {
 create_cluster() {
     if call_kind get clusters 2>/dev/null | grep -qx "$cluster"; then
         say "the kind cluster $cluster is there"
+        wake_cluster
         return
     fi
     say "making the kind cluster $cluster: a control plane and four workers (minutes, the first time)"
@@ -51,10 +52,43 @@ create_cluster() {
         fail "kind cannot make the cluster"
 }
 
+# Docker may have been stopped since, and the kubeconfig may be another one.
+wake_cluster() {
+    find_nodes
+    for node in $nodes; do
+        [ "$(call_docker container inspect --format '{{.State.Running}}' "$node" 2>/dev/null)" != false ] || {
+            say "starting the node $node again"
+            call_docker start "$node" >/dev/null || fail "the node $node cannot be started"
+        }
+    done
+    # It would become kubectl's current context, so only if it has to.
+    [ "$context" != "kind-$cluster" ] || kube config get-contexts "$context" >/dev/null 2>&1 || {
+        say "writing the context $context into the kubeconfig"
+        call_kind export kubeconfig --name "$cluster" || fail "kind cannot say how the cluster is reached"
+    }
+}
+
+find_nodes() { nodes=$(call_kind get nodes --name "$cluster") || fail "kind cannot name the cluster's nodes"; }
+
+cluster_works() {
+    why="its apiserver does not answer"
+    kube get --raw /readyz --request-timeout=10s >/dev/null 2>&1 || return 1
+    ready=$(kube get nodes --output 'jsonpath={range .items[*]}{.metadata.name}{" "}{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}') || return 1
+    for node in $nodes; do
+        why="its node $node is not ready"
+        printf '%s\n' "$ready" | grep -qx "$node True" || return 1
+    done
+}
+
+wait_for_cluster() {
+    find_nodes
+    eventually "$timeout" cluster_works || fail "the kind cluster $cluster does not work: $why. One whose making was interrupted stays so: \
+k8s/kind/close_cl.sh removes it, with all that is stored in it, and then this makes a new one"
+}
+
 # Within a node, localhost is the node: what it calls localhost:5001 is the registry's container.
 tell_nodes() {
     directory=/etc/containerd/certs.d/localhost:$registry_port
-    nodes=$(call_kind get nodes --name "$cluster") || fail "kind cannot name the cluster's nodes"
     for node in $nodes; do
         call_docker exec "$node" mkdir -p "$directory" || fail "the node $node has no place for the registry's address"
         printf '[host."http://%s:5000"]\n' "$registry_name" |
@@ -94,6 +128,7 @@ document_registry() {
 
 start_registry
 create_cluster
+wait_for_cluster
 tell_nodes
 connect_registry
 document_registry

@@ -21,7 +21,9 @@ registry_port=5001
 context=${CONTEXT-kind-$cluster}
 namespace=
 overlay=
-timeout=180
+# Of one step. A script that has more patience says so before it reads this.
+timeout=${default_timeout:-180}
+timeout_given=
 
 # Where start.sh says which images it has built; what is applied again is the same.
 deployed=$root/target/kind
@@ -69,7 +71,7 @@ common_option() {
             case $1 in
                 -n | --namespace) namespace=$2 ;;
                 --context) context=$2 ;;
-                --timeout) timeout=$2 ;;
+                --timeout) timeout=$2 timeout_given=1 ;;
                 *) overlay=$2 ;;
             esac
             ;;
@@ -100,6 +102,25 @@ find_overlay() {
         [ ! -e "$deployed/kustomization.yaml" ] || overlay=$deployed
     }
     [ -e "$overlay/kustomization.yaml" ] || fail "there is no kustomization.yaml in $overlay"
+}
+
+# Sets manifests to what is in the overlay, and ends here if it is none: before anything is deleted for its sake.
+render() {
+    # No cluster is asked. The variable may hold several words.
+    # shellcheck disable=SC2086
+    manifests=$($KUBECTL kustomize "$overlay") || fail "what is in $overlay does not make manifests; nothing was changed"
+}
+
+# Servers that are taken away all at once, before the others have let them go, may be more than a majority can spare.
+fewer=
+refuse_fewer() {
+    [ -z "$fewer" ] || return 0
+    live=$(kube get statefulset balsa --ignore-not-found --output 'jsonpath={.spec.replicas}') || fail "Kubernetes does not show the StatefulSet"
+    wanted=$(printf '%s\n' "$manifests" |
+        awk '/^---/ { kind = "" } /^kind: / { kind = $2 } kind == "StatefulSet" && /^  replicas: / { print $2; exit }')
+    [ "${live:-0}" -le "${wanted:-9}" ] ||
+        fail "there are $live servers, and $overlay has $wanted: the others may be no majority. Say $live there and in its balsa.toml; or take the \
+servers out first, as docs/operations.md says of members; or go on all the same, with --fewer"
 }
 
 # --- Tools -----------------------------------------------------------------------------------------------------------------

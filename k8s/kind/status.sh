@@ -8,9 +8,10 @@ need_cluster
 say "Kubernetes"
 kube get statefulset,deployment,pods,services,persistentvolumeclaims,poddisruptionbudgets --output wide \
     --selector 'app.kubernetes.io/name=balsa' || fail "Kubernetes does not list balsa's objects"
-revisions=$(kube get statefulset balsa --ignore-not-found --output 'jsonpath={.status.currentRevision} {.status.updateRevision}') ||
+newest=$(kube get statefulset balsa --ignore-not-found --output 'jsonpath={.status.updateRevision}') ||
     fail "Kubernetes does not show the StatefulSet"
-if [ "${revisions% *}" != "${revisions#* }" ]; then
+# By the pods: after a change was taken back, the StatefulSet's own status says nothing of those that had it already.
+if [ -n "$newest" ] && [ -n "$(kube get pods --selector "$servers,controller-revision-hash!=$newest" --output name)" ]; then
     say "a changed template waits: k8s/kind/rollout.sh restarts the servers with it, one at a time"
 fi
 

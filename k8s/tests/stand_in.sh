@@ -6,7 +6,7 @@
 # `fail`, if it is there, has a command line that fails. Calls go to `calls`, with what they were given to read.
 call=${0##*/}
 case "$call $1" in
-    'docker build') call="DOCKER_BUILDKIT=${DOCKER_BUILDKIT-} $call" ;;
+    'docker build') call="DOCKER_BUILDKIT=${DOCKER_BUILDKIT-} BUILDX_NO_DEFAULT_ATTESTATIONS=${BUILDX_NO_DEFAULT_ATTESTATIONS-} $call" ;;
 esac
 given=
 before=
