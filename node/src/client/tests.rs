@@ -140,7 +140,7 @@ async fn a_command_once_sent_to_a_silent_node_stays_unknown_whatever_others_say(
     let silent = FakeNode::start_sometimes_silent(|_| None).await;
     let lost = FakeNode::start(|_| Err(refuse(Code::Unavailable, "NO_LEADER", &[]))).await;
     let both = [silent.endpoint(), lost.endpoint()];
-    let options = Options { timeout: Duration::from_millis(1200), ..(*short(&both).options).clone() };
+    let options = Options { timeout: Duration::from_secs(3), ..(*short(&both).options).clone() };
     let error = Client::new(options).command(PATH, "").await.unwrap_err();
     assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
     assert!(!lost.asked().is_empty());

@@ -228,7 +228,7 @@ fn a_push_that_is_refused_is_exit_code_5_with_the_reasons() {
 #[test]
 fn a_push_that_is_not_decided_in_time_is_exit_code_3_and_says_what_it_waited_for() {
     let cluster = pushing(|| stream_without_end(events(&["waiting for balsa-2"], None)));
-    let ran = push(&cluster, b"x", &["--timeout", "300ms"]).exits(Exit::Unavailable);
+    let ran = push(&cluster, b"x", &["--timeout", "2s"]).exits(Exit::Unavailable);
     assert!(ran.err.contains("not decided in time"), "{}", ran.err);
     assert!(ran.err.contains("\"waiting for balsa-2\", and may still finish: see `balsa module list`"), "{}", ran.err);
 }
@@ -413,11 +413,13 @@ fn operators_commands_go_to_the_socket_or_the_port_for_peers_that_is_given() {
 #[test]
 fn operators_commands_find_the_local_cluster_by_its_sockets() {
     let cluster = pushing(|| stream(events(&[], Some(activated()))));
-    let push = || Shell::new(&["module", "push", "m.wasm", "--timeout", "100ms"]).file("m.wasm", b"x");
+    let push =
+        |arguments: &[&str]| Shell::new(&[&["module", "push", "m.wasm"], arguments].concat()).file("m.wasm", b"x");
     let sockets = cluster.endpoints().replace(',', "\n");
-    push().file(".balsa/sockets", sockets.as_bytes()).run().exits(Exit::Ok);
+    push(&[]).file(".balsa/sockets", sockets.as_bytes()).run().exits(Exit::Ok);
     // Clients find one there, and operators do not.
-    let ran = push().file(".balsa/endpoints", sockets.as_bytes()).run().exits(Exit::Unavailable);
+    let nobody = push(&["--timeout", "100ms"]);
+    let ran = nobody.file(".balsa/endpoints", sockets.as_bytes()).run().exits(Exit::Unavailable);
     assert!(ran.err.contains("balsa.sock (the socket of the node that would run here): "), "{}", ran.err);
     assert!(ran.err.contains("is served to operators only: start a local cluster with `balsa up`"), "{}", ran.err);
 }
