@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use prost::Message;
 use tonic::{Request, Response, Status};
 
-use crate::harness::{Cluster, Node, Setup, until};
+use crate::harness::{Cluster, Node, SLOW_ELECTIONS, Setup, until};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const OTHER_TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -131,7 +131,8 @@ async fn put(node: &Node, trace: &str, flags: &str) -> i64 {
 async fn a_command_through_a_follower_is_one_trace_of_two_nodes() {
     let (collector, endpoint) = Collector::start().await;
     let otlp = format!("endpoint = \"{endpoint}\"\nsample_ratio = 0\n");
-    let mut cluster = Cluster::start(Setup { otlp: Some(&otlp), ..Setup::default() }).await;
+    let setup = Setup { otlp: Some(&otlp), raft: Some(SLOW_ELECTIONS), ..Setup::default() };
+    let mut cluster = Cluster::start(setup).await;
     let (leader, follower) = (cluster.leader().await, cluster.follower().await);
     put(&cluster.nodes[follower], OTHER_TRACE, "00").await;
     let index = put(&cluster.nodes[follower], TRACE, "01").await;
