@@ -1,6 +1,7 @@
 //! What tests of several parts share: an engine, modules to run, and a state for them.
 
 pub(crate) mod exposition;
+pub(crate) mod project;
 mod rows;
 mod section;
 pub(crate) mod spans;

@@ -96,6 +96,7 @@ pub(super) fn prepare(args: &Args) -> Result<Plan, ExitCode> {
 
 /// Runs the cluster; says `welcome` when it is ready.
 pub(super) fn run_plan(plan: Plan, args: &Args, welcome: String, beside: Option<Beside>) -> ExitCode {
+    die_with_parent();
     // One thread, this one: a child is told to die with the thread that started it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime of one thread needs only an event queue");

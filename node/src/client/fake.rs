@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Request as HttpRequest;
@@ -101,11 +101,13 @@ impl FakeNode {
         address: SocketAddr,
         script: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
     ) -> Self {
+        let deadline = Instant::now() + Duration::from_secs(30);
         let listener = loop {
             match TcpListener::bind(address).await {
                 Ok(listener) => break listener,
-                Err(_) => tokio::task::yield_now().await,
+                Err(error) => assert!(Instant::now() < deadline, "{address} does not become free: {error}"),
             }
+            tokio::task::yield_now().await;
         };
         Self::listen(listener, move |asked| Some(script(asked)))
     }

@@ -243,7 +243,7 @@ impl Client {
             };
             tracing::debug!(node = %failure.at, error = %failure.text, "an attempt failed");
             let pause = attempts.judge(failure)?;
-            if pause + ATTEMPT_MIN >= attempts.left() {
+            if pause + attempts.least >= attempts.left() {
                 return Err(attempts.give_up());
             }
             tokio::time::sleep(pause).await;
@@ -273,9 +273,12 @@ impl Client {
     }
 }
 
-/// An attempt is not begun with less time than this: it could only turn a call that was surely not run into one that nobody
-/// knows about.
-const ATTEMPT_MIN: Duration = Duration::from_millis(20);
+/// Another attempt is not begun with less time than this: too little for an answer of a busy node, it could only put silence in the place of
+/// the reason that is known already, and turn a call that was surely not run into one that nobody knows about. A call that
+/// has little time as a whole may still try several nodes.
+fn attempt_min(whole: Duration) -> Duration {
+    (whole / 4).min(Duration::from_millis(200))
+}
 
 /// A quarter of the whole, so that a node which hangs leaves time for the others, but not less than a second: no call of a
 /// module takes that long (fuel bounds it), so a node that needs longer is in trouble.
@@ -298,6 +301,8 @@ struct Attempts<'a> {
     key: Option<&'a str>,
     begun: Instant,
     deadline: Instant,
+    /// What has to be left for another attempt.
+    least: Duration,
     may_have_run: bool,
     /// Failures since the last pause: a pause is due when every address had its turn.
     in_round: usize,
@@ -309,7 +314,8 @@ impl<'a> Attempts<'a> {
     fn new(client: &'a Client, key: Option<&'a str>, begun: Instant) -> Self {
         let whole = begun + client.options.timeout;
         let deadline = client.deadline.map_or(whole, |until| until.min(whole));
-        Self { client, key, begun, deadline, may_have_run: false, in_round: 0, rounds: 0, last: None }
+        let least = attempt_min(deadline.saturating_duration_since(begun));
+        Self { client, key, begun, deadline, least, may_have_run: false, in_round: 0, rounds: 0, last: None }
     }
 
     /// What is left of the timeout; less of it counts as long as nothing has ever answered.

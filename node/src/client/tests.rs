@@ -12,8 +12,7 @@ const PATH: &str = "/test.v1.Notes/Write";
 
 fn short(endpoints: &[Endpoint]) -> Client {
     let client = fake::client(endpoints);
-    let options = Options { timeout: Duration::from_millis(300), ..(*client.options).clone() };
-    Client::new(options)
+    client.within(Duration::from_secs(1))
 }
 
 #[tokio::test]
@@ -122,6 +121,27 @@ async fn a_command_that_was_surely_not_run_is_unavailable() {
 }
 
 #[tokio::test]
+async fn no_attempt_is_begun_that_has_hardly_time_for_an_answer() {
+    let pushback = |milliseconds: i64| {
+        let mut status = refuse(Code::Unavailable, "NO_LEADER", &[]);
+        status.metadata_mut().insert("grpc-retry-pushback-ms", MetadataValue::from(milliseconds));
+        status
+    };
+    // After this pause, 100 ms would be left of ten seconds.
+    let node = FakeNode::start_sometimes_silent(move |asked| (asked.attempt == 0).then(|| Err(pushback(9_900)))).await;
+    let error = node.client().command(PATH, "").await.unwrap_err();
+    let Error::Unavailable { last, .. } = error else { panic!("{error}") };
+    assert!(last.ends_with("fake NO_LEADER (NO_LEADER)"), "{last}");
+    assert_eq!(node.asked().len(), 1);
+}
+
+#[test]
+fn a_call_with_little_time_may_try_several_nodes() {
+    let milliseconds = |whole| attempt_min(Duration::from_millis(whole)).as_millis();
+    assert_eq!([30_000, 1_000, 100, 0].map(milliseconds), [200, 200, 25, 0]);
+}
+
+#[tokio::test]
 async fn a_command_that_may_have_run_has_an_unknown_outcome() {
     for reason in ["OUTCOME_UNKNOWN", "DEADLINE"] {
         let node = FakeNode::start(move |asked| match asked.attempt {
@@ -140,8 +160,8 @@ async fn a_command_once_sent_to_a_silent_node_stays_unknown_whatever_others_say(
     let silent = FakeNode::start_sometimes_silent(|_| None).await;
     let lost = FakeNode::start(|_| Err(refuse(Code::Unavailable, "NO_LEADER", &[]))).await;
     let both = [silent.endpoint(), lost.endpoint()];
-    let options = Options { timeout: Duration::from_millis(1200), ..(*short(&both).options).clone() };
-    let error = Client::new(options).command(PATH, "").await.unwrap_err();
+    let client = fake::client(&both).within(Duration::from_secs(3));
+    let error = client.command(PATH, "").await.unwrap_err();
     assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
     assert!(!lost.asked().is_empty());
 }

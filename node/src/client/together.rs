@@ -209,7 +209,7 @@ mod tests {
             FakeNode::start(node(Arc::new(9.into()), 0, 9)).await,
             FakeNode::start(node(Arc::new(4.into()), 0, 0)).await,
         ];
-        let apart = meet(&nodes, 9, Duration::from_millis(300)).await.unwrap_err();
+        let apart = meet(&nodes, 9, Duration::from_secs(2)).await.unwrap_err();
         assert!(matches!(&apart, Apart::Never { indexes } if indexes == &[9, 4]), "{apart:?}");
     }
 }

@@ -13,7 +13,7 @@ use crate::state_machine::QueryError;
 
 /// How long a query without a deadline is tried.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long one round of confirmation may take. A round that hangs holds up every query behind it.
+/// How long one round of confirmation may take. A round that hangs holds up every query behind it; who has time left joins another.
 const ROUND: Duration = Duration::from_secs(2);
 
 impl Node {
@@ -47,16 +47,22 @@ impl Node {
         }
     }
 
-    /// Returns once everything that was answered before this call can be read here. While a leader is being elected it tries
-    /// again, within the deadline.
+    /// Returns once everything that was answered before this call can be read here. While a leader is being elected, and while this
+    /// node is behind, it tries again, within the deadline.
     async fn wait_readable(&self, deadline: Instant) -> Result<(), ServiceError> {
+        let mut error = ServiceError::NoLeader;
         loop {
-            let error = match tokio::time::timeout_at(deadline.into(), self.inner.reads.read_index()).await {
-                Err(_) => return Err(ServiceError::NoLeader),
+            match tokio::time::timeout_at(deadline.into(), self.inner.reads.read_index()).await {
+                Err(_) => return Err(error),
                 Ok(Ok(_)) => return Ok(()),
-                Ok(Err(error)) => error,
-            };
-            let passes = matches!(error, ServiceError::NoLeader | ServiceError::NotLeader { .. });
+                Ok(Err(now)) => error = now,
+            }
+            // That one does not pass, and what is behind it is never caught up with.
+            if let Some(why) = self.fenced() {
+                return Err(ServiceError::Fenced(why));
+            }
+            let passes =
+                matches!(error, ServiceError::NoLeader | ServiceError::NotLeader { .. } | ServiceError::NotReady(_));
             if !passes || Instant::now() >= deadline {
                 return Err(error);
             }

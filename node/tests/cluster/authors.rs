@@ -3,20 +3,34 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
-use crate::harness::{Cluster, Ran, Setup, balsa, free_ports, program, turn, until};
+use crate::harness::{Cluster, Ran, Setup, balsa, free_ports, perish_with_us, program, turn, until};
+use crate::project::mirror;
 
 /// What cargo builds for these tests is kept from run to run.
 fn target_dir() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("module-new")
 }
 
+/// `balsa module new NAME` at a place that is the same in each run.
+async fn new_project(name: &str) -> PathBuf {
+    let new = tempfile::tempdir().unwrap();
+    balsa(new.path(), &["module", "new", name]).await.ends(0);
+    let project = target_dir().with_file_name("module-new-projects").join(name);
+    mirror(&new.path().join(name), &project);
+    project
+}
+
+/// What that may take.
+const BUILD: Duration = Duration::from_secs(15 * 60);
+
 /// Builds `project` with what is in the registry's cache. Takes a minute the first time.
 async fn build(project: &Path) {
     let mut cargo = tokio::process::Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
     cargo.args(["build", "--release", "--offline", "--lib", "--target", "wasm32-wasip1"]);
-    cargo.current_dir(project).env("CARGO_TARGET_DIR", target_dir());
-    let output = cargo.output().await.unwrap();
+    cargo.current_dir(project).env("CARGO_TARGET_DIR", target_dir()).kill_on_drop(true);
+    let output = tokio::time::timeout(BUILD, cargo.output()).await.expect("cargo ends").unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -34,6 +48,7 @@ impl Dev {
         dev.args(["dev", "--port", &free_ports(9).to_string()]).current_dir(project).stdin(Stdio::null());
         dev.env("CARGO_TARGET_DIR", target_dir()).env("CARGO_NET_OFFLINE", "true");
         dev.stdout(Stdio::null()).stderr(File::create(&log).unwrap()).kill_on_drop(true);
+        perish_with_us(&mut dev);
         Self { project: project.into(), log, _process: dev.spawn().unwrap() }
     }
 
@@ -64,9 +79,7 @@ impl Dev {
 #[tokio::test]
 async fn a_project_is_swapped_on_each_save_and_a_broken_one_changes_nothing() {
     let _turn = turn().await;
-    let home = tempfile::tempdir().unwrap();
-    balsa(home.path(), &["module", "new", "basket"]).await.ends(0);
-    let project = home.path().join("basket");
+    let project = new_project("basket").await;
     build(&project).await;
 
     let dev = Dev::start(&project);
@@ -85,9 +98,10 @@ async fn a_project_is_swapped_on_each_save_and_a_broken_one_changes_nothing() {
     dev.says("it does not build; the module that serves stays", 1).await;
     assert_eq!(dev.call("Get", r#"{"name":"apples"}"#).await.json()["total"], "5");
 
-    dev.edit("src/lib.rs", "total *", "total");
-    dev.edit("src/lib.rs", "fn get(", "fn peek(");
+    // Only with the last of these edits is there anything that builds.
     dev.edit("proto/basket.proto", "rpc Get(", "rpc Peek(");
+    dev.edit("src/lib.rs", "fn get(", "fn peek(");
+    dev.edit("src/lib.rs", "total *", "total");
     dev.says("clients of the module before would notice: ", 1).await;
     dev.says(" serves, ", 3).await;
     assert_eq!(dev.call("Peek", r#"{"name":"apples"}"#).await.json()["total"], "5");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use balsa::client::Read;
 
-use crate::harness::{Cluster, Setup, stays, until};
+use crate::harness::{Cluster, Setup, calm, stays, turn_alone, until};
 use crate::hostile::total;
 use crate::load::Load;
 
@@ -12,40 +12,41 @@ const VALUE_BYTES: usize = 16 * 1024;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_that_stands_still_for_5_s_under_full_load_ends_caught_up() {
-    let mut cluster = Cluster::start(Setup { hostile: true, ..Setup::default() }).await;
-    let load = Load::start(&cluster, 16, VALUE_BYTES);
+    let mut cluster = Cluster::start_in(turn_alone().await, Setup { hostile: true, ..Setup::default() }).await;
+    let load = Load::full(&cluster, 16, VALUE_BYTES);
     load.goes_on(200).await;
-    let follower = cluster.follower().await;
-    let leader = cluster.leader().await;
-    let term = cluster.nodes[leader].own_status().await.unwrap().term;
-    cluster.nodes[follower].freeze();
-    load.goes_on_for(Duration::from_secs(5)).await;
-    let missed = load.acknowledged();
-    load.goes_on(100).await;
-    cluster.nodes[follower].thaw();
-    let slept = &cluster.nodes[follower];
-    until("it has what it slept through, while the others go on", async || {
-        (slept.own_status().await?.applied_index >= missed).then_some(())
+    calm("waking up, it should not depose the leader", async || {
+        let (before, follower) = (cluster.term().await, cluster.follower().await);
+        cluster.nodes[follower].freeze();
+        load.goes_on_for(Duration::from_secs(5)).await;
+        let missed = load.acknowledged();
+        load.goes_on(100).await;
+        cluster.nodes[follower].thaw();
+        let slept = &cluster.nodes[follower];
+        until("it has what it slept through, while the others go on", async || {
+            (slept.own_status().await?.applied_index >= missed).then_some(())
+        })
+        .await;
+        cluster.ready().await;
+        (before, cluster.term().await)
     })
     .await;
     let tally = load.stop().await;
-    cluster.ready().await;
     tally.assert_kept(&cluster, VALUE_BYTES).await;
     cluster.assert_same_state().await;
-    let term_now = cluster.nodes[leader].own_status().await.unwrap().term;
-    assert_eq!(term_now, term, "waking up, it did not depose the leader");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_that_missed_more_than_the_log_holds_catches_up_by_a_snapshot() {
     let raft = "snapshot_log_bytes = \"1 MiB\"\nkeep_log_bytes = 0\n";
-    let mut cluster = Cluster::start(Setup { hostile: true, raft: Some(raft), ..Setup::default() }).await;
-    let load = Load::start(&cluster, 8, VALUE_BYTES);
+    let setup = Setup { hostile: true, raft: Some(raft), ..Setup::default() };
+    let mut cluster = Cluster::start_in(turn_alone().await, setup).await;
+    let load = Load::full(&cluster, 8, VALUE_BYTES);
     load.goes_on(100).await;
     let follower = cluster.follower().await;
     cluster.nodes[follower].kill().await;
     let leader = cluster.leader().await;
-    let known = cluster.nodes[leader].own_status().await.unwrap().last_index;
+    let known = cluster.nodes[leader].tells_own_status().await.last_index;
     until("the others have purged what it needs", async || {
         for node in cluster.running() {
             if node.metric("balsa_log_first_index").await? <= known {
@@ -75,8 +76,9 @@ async fn a_follower_that_missed_more_than_the_log_holds_catches_up_by_a_snapshot
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_is_trimmed_as_often_as_it_has_grown_though_its_files_are_larger() {
     let raft = "snapshot_log_bytes = \"1 MiB\"\nkeep_log_bytes = 0\n";
-    let cluster = Cluster::start(Setup { hostile: true, raft: Some(raft), ..Setup::default() }).await;
-    let load = Load::start(&cluster, 8, VALUE_BYTES);
+    let setup = Setup { hostile: true, raft: Some(raft), ..Setup::default() };
+    let cluster = Cluster::start_in(turn_alone().await, setup).await;
+    let load = Load::full(&cluster, 8, VALUE_BYTES);
     until("every node has trimmed its log", async || {
         cluster.running().all(|node| node.trims_above(0) >= 2).then_some(())
     })
@@ -84,7 +86,7 @@ async fn a_log_is_trimmed_as_often_as_it_has_grown_though_its_files_are_larger()
     load.stop().await;
     // What is written from now on, a tick a second, fills no MiB.
     let leader = cluster.leader().await;
-    let last = cluster.nodes[leader].own_status().await.unwrap().last_index;
+    let last = cluster.nodes[leader].tells_own_status().await.last_index;
     stays("no log is trimmed beyond that", Duration::from_secs(4), async || {
         cluster.running().all(|node| node.trims_above(last) == 0)
     })

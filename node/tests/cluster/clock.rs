@@ -8,11 +8,13 @@ use balsa::proto::kvstore::PutRequest;
 use prost::Message;
 use uuid::Uuid;
 
-use crate::harness::{Cluster, Setup, until};
+use crate::harness::{Cluster, Node, Setup, calm, turn_alone, until};
 
 const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// Log time may be this far from this machine's clock: far below a window of two minutes, not to speak of ten years.
+/// Log time may be this far from this machine's clock: far below the window of an hour, not to speak of ten years.
 const NEAR: Duration = Duration::from_secs(30);
+/// However slow this machine is, no key of a test is forgotten.
+const WINDOW: &str = "idempotency_window_ms = 3600000";
 
 fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
@@ -53,9 +55,14 @@ async fn another_leads(cluster: &Cluster, odd: usize) {
     until("a node with a right clock leads", async || (cluster.leader().await != odd).then_some(())).await;
 }
 
+fn times_led(node: &Node) -> u64 {
+    node.log().matches("this node leads").count() as u64
+}
+
 #[tokio::test]
 async fn a_leader_whose_clock_is_set_ten_years_ahead_moves_no_time_and_hands_over() {
-    let mut cluster = Cluster::start(Setup { clocks: true, ..Setup::default() }).await;
+    let setup = Setup { clocks: true, limits: WINDOW, ..Setup::default() };
+    let mut cluster = Cluster::start_in(turn_alone().await, setup).await;
     let call = put("early", Uuid::now_v7().to_string());
     let early = (call.clone(), cluster.client().call(&call).await.unwrap());
     let odd = cluster.leader().await;
@@ -66,37 +73,38 @@ async fn a_leader_whose_clock_is_set_ten_years_ahead_moves_no_time_and_hands_ove
         (cluster.leader().await != odd).then_some(())
     })
     .await;
-    assert!(cluster.nodes[odd].log().contains("clock is more than 5 s off"), "it says why");
+    cluster.nodes[odd].says(0, "clock is more than 5 s off").await;
     assert_time_stands(&cluster, &early).await;
 
     // With the other dead, the one that is left is elected, though there are two; and nobody hands leadership to a wrong clock.
-    for dies in [true, false] {
-        let leader = cluster.leader().await;
-        if dies {
-            cluster.nodes[leader].kill().await;
-        } else {
-            assert!(cluster.nodes[leader].terminate().await.success());
+    calm("it should not lead again", async || {
+        let before = times_led(&cluster.nodes[odd]);
+        for dies in [true, false] {
+            let leader = cluster.leader().await;
+            if dies {
+                cluster.nodes[leader].kill().await;
+            } else {
+                assert!(cluster.nodes[leader].terminate().await.success());
+            }
+            another_leads(&cluster, odd).await;
+            assert_time_stands(&cluster, &early).await;
+            cluster.start_all();
+            cluster.ready().await;
         }
-        another_leads(&cluster, odd).await;
-        assert_time_stands(&cluster, &early).await;
-        cluster.start_all();
-        cluster.ready().await;
-    }
-    let led = cluster.nodes[odd].log().matches("this node leads").count();
-    assert_eq!(led, 1, "it did not lead again");
-    let checked = cluster.balsa(&["check", "--deep", "--timeout", "30s"]).await.ends(0);
-    assert!(checked.ends_with("OK\n"), "{checked}");
-
-    cluster.nodes[odd].set_clock("+0");
-    until("its clock is right again", async || {
-        cluster.nodes[odd].log().contains("agrees with the majority's again").then_some(())
+        (before, times_led(&cluster.nodes[odd]))
     })
     .await;
+    let checked = cluster.balsa(&["check", "--deep", "--timeout", "100s"]).await.ends(0);
+    assert!(checked.ends_with("OK\n"), "{checked}");
+
+    let said = cluster.nodes[odd].log().len();
+    cluster.nodes[odd].set_clock("+0");
+    cluster.nodes[odd].says(said, "agrees with the majority's again").await;
 }
 
 #[tokio::test]
 async fn a_cluster_whose_first_node_is_ten_years_ahead_begins_in_the_present() {
-    let mut cluster = Cluster::stopped(Setup { clocks: true, ..Setup::default() }).await;
+    let mut cluster = Cluster::stopped(Setup { clocks: true, limits: WINDOW, ..Setup::default() }).await;
     cluster.nodes[0].set_clock("+10y");
     cluster.start_all();
     cluster.ready().await;
@@ -104,5 +112,5 @@ async fn a_cluster_whose_first_node_is_ten_years_ahead_begins_in_the_present() {
     let call = put("early", Uuid::now_v7().to_string());
     let early = (call.clone(), cluster.client().call(&call).await.unwrap());
     assert_time_stands(&cluster, &early).await;
-    cluster.balsa(&["check", "--timeout", "30s"]).await.ends(0);
+    cluster.balsa(&["check", "--timeout", "100s"]).await.ends(0);
 }

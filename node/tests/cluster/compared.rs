@@ -34,7 +34,7 @@ async fn states_are_compared_while_clients_write_all_the_time() {
     until("the clients are at work", async || (written.load(Ordering::Relaxed) > 200).then_some(())).await;
     for _ in 0..3 {
         let before = written.load(Ordering::Relaxed);
-        let checked = cluster.balsa(&["check", "--deep", "--timeout", "30s"]).await.ends(0);
+        let checked = cluster.balsa(&["check", "--deep", "--timeout", "100s"]).await.ends(0);
         assert!(checked.contains("stored state at index "), "{checked}");
         assert!(written.load(Ordering::Relaxed) > before, "the writers did not stop for it");
     }

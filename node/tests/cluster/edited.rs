@@ -9,7 +9,7 @@ use balsa::proto::admin::NodeStatus;
 use rustix::process::{Pid, Signal, kill_process};
 use uuid::Uuid;
 
-use crate::harness::{Cluster, Setup, program, until};
+use crate::harness::{Cluster, PATIENCE, Setup, perish_with_us, program, until};
 use crate::hostile;
 
 /// A cluster that does not run yet, whose `[[module]]` is a file of its own.
@@ -97,6 +97,7 @@ async fn what_is_edited_under_balsa_up_reaches_its_nodes() {
     let mut command = program();
     command.args(["up", "--config", "balsa.toml", "--dir", "up"]).current_dir(cluster.dir());
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    perish_with_us(&mut command);
     let mut up = command.spawn().unwrap();
     all_say(&cluster, "runs the built-in module", |status| status.modules.len() == 1).await;
     fs::copy(hostile::wasm(), cluster.dir().join("hostile.wasm")).unwrap();
@@ -106,5 +107,6 @@ async fn what_is_edited_under_balsa_up_reaches_its_nodes() {
     })
     .await;
     kill_process(Pid::from_raw(up.id().unwrap().try_into().unwrap()).unwrap(), Signal::TERM).unwrap();
-    assert!(up.wait().await.unwrap().success());
+    let ended = tokio::time::timeout(PATIENCE, up.wait()).await.expect("`balsa up` ends when it is told to");
+    assert!(ended.unwrap().success());
 }

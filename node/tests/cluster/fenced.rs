@@ -93,11 +93,16 @@ async fn assert_fenced(cluster: &Cluster, broken: usize) {
     })
     .await;
     let get = GetRequest { key: "fruit".into() }.encode_to_vec();
+    let client = node.client_within(Duration::from_secs(1));
     for read in [Read::Linearizable, Read::Stale { min_index: 0 }] {
-        let answer = node.client_within(Duration::from_secs(1)).query(GET, get.clone(), read).await;
-        assert!(matches!(&answer, Err(Error::Unavailable { last, .. }) if last.contains("FENCED")), "{answer:?}");
+        until("a read is told why it is not served", async || match client.query(GET, get.clone(), read).await {
+            Err(Error::Unavailable { last, .. }) => last.contains("FENCED").then_some(()),
+            other => panic!("a fenced node answered {other:?}"),
+        })
+        .await;
     }
     for at in (0..3).filter(|at| *at != broken) {
-        assert!(cluster.nodes[at].is_ready().await, "{} is not concerned", cluster.nodes[at].name);
+        let other = &cluster.nodes[at];
+        until(&format!("{} is not concerned", other.name), async || other.is_ready().await.then_some(())).await;
     }
 }

@@ -1,8 +1,8 @@
 //! A cluster of processes in a temporary directory, which is taken down with it.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::io::{Read, Seek, SeekFrom};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::volume::Volume;
 
@@ -23,19 +23,29 @@ use crate::volume::Volume;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at a condition.
 const POLL: Duration = Duration::from_millis(40);
+/// Of these, one has to be calm.
+const ROUNDS: u32 = 3;
 /// Lines of each node's log that a failed test shows.
 const LINES_SHOWN: usize = 60;
 /// openraft has lines of kilobytes.
 const LINE_BYTES_SHOWN: usize = 300;
 
 /// Who has it may run nodes. Several clusters of one test may share it.
-pub(crate) type Turn = Arc<MutexGuard<'static, ()>>;
+pub(crate) type Turn = Arc<SemaphorePermit<'static>>;
 
-static TURN: Mutex<()> = Mutex::const_new(());
+/// Tests that run nodes at the same time. Most of the time each waits: for an election, or for a process to start.
+const AT_ONCE: u32 = 2;
+/// It is fair: who waits for all places is not passed by those who need one.
+static PLACES: Semaphore = Semaphore::const_new(AT_ONCE as usize);
 
 /// For a test that runs nodes without a [`Cluster`], or more than one.
 pub(crate) async fn turn() -> Turn {
-    Arc::new(TURN.lock().await)
+    Arc::new(PLACES.acquire().await.expect("it is never closed"))
+}
+
+/// For a test beside which none may run nodes: it measures, fills the machine, or would take another's work for a fault.
+pub(crate) async fn turn_alone() -> Turn {
+    Arc::new(PLACES.acquire_many(AT_ONCE).await.expect("it is never closed"))
 }
 
 /// What is special about a cluster.
@@ -76,6 +86,10 @@ impl Default for Setup<'_> {
 
 /// For [`Setup::raft`]: what holds where nothing is said.
 pub(crate) const DEFAULT_TIMINGS: &str = "# election_timeout_min_ms and the others are not set\n";
+/// For [`Setup::raft`]: nobody stands for election before a minute has passed, so that one which comes sooner has another reason than a
+/// leader that is late: it is gone, or has asked for it.
+pub(crate) const SLOW_ELECTIONS: &str =
+    "heartbeat_interval_ms = 500\nelection_timeout_min_ms = 60000\nelection_timeout_max_ms = 90000\n";
 /// Elections are quick, so that tests are, and still slow enough for two busy cores.
 const TIMINGS: &str = "heartbeat_interval_ms = 100\nelection_timeout_min_ms = 600\nelection_timeout_max_ms = 1200\n";
 
@@ -250,6 +264,23 @@ impl Cluster {
         (0..self.nodes.len()).find(|at| *at != leader && self.nodes[*at].answers()).expect("two nodes run")
     }
 
+    /// How much each node has logged, for [`Cluster::one_says`].
+    pub(crate) fn said(&self) -> Vec<usize> {
+        self.nodes.iter().map(|node| node.log().len()).collect()
+    }
+
+    /// The place of the node that is the first to say `text`, after what all had said: of what a leader says, since who leads now may not be
+    /// who leads then.
+    pub(crate) async fn one_says(&self, said: &[usize], text: &str) -> usize {
+        let nodes: Vec<_> = self.nodes.iter().zip(said.iter().copied()).collect();
+        one_says(&nodes, text).await
+    }
+
+    /// The term that the running nodes agree on.
+    pub(crate) async fn term(&self) -> u64 {
+        self.nodes[self.leader().await].tells_own_status().await.term
+    }
+
     /// The cluster as the first running node sees it.
     pub(crate) async fn status(&self) -> StatusResponse {
         let node = self.running().next().expect("a node runs");
@@ -315,10 +346,9 @@ impl Node {
             Some(other) => program_at(other),
             None => program(),
         };
-        if self.program.is_none() {
-            // No load balancer has to notice. (Another version may not know the variable.)
-            command.env("BALSA_NODE__DRAIN_WAIT_MS", "0");
-        }
+        // No load balancer has to notice.
+        command.env("BALSA_NODE__DRAIN_WAIT_MS", "0");
+        perish_with_us(&mut command);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.args(["serve", "--name", &self.name, "--config"]).arg(&self.config);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
@@ -400,6 +430,10 @@ impl Node {
         Pid::from_raw(id.try_into().unwrap()).unwrap()
     }
 
+    pub(crate) fn runs(&self) -> bool {
+        self.process.is_some()
+    }
+
     fn answers(&self) -> bool {
         self.process.is_some() && !self.frozen
     }
@@ -455,14 +489,29 @@ impl Node {
         status.nodes.into_iter().find(|node| node.name == self.name)
     }
 
+    /// The same, once it answers.
+    pub(crate) async fn tells_own_status(&self) -> NodeStatus {
+        until(&format!("{} says how it is", self.name), async || self.own_status().await).await
+    }
+
+    /// What it counts the members to be, and how they are, once it answers.
+    pub(crate) async fn tells_status(&self) -> StatusResponse {
+        until(&format!("{} says how the cluster is", self.name), async || self.status().await).await
+    }
+
     /// Whether the node wants clients to come.
     pub(crate) async fn is_ready(&self) -> bool {
         self.get("/readyz").await.is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
     }
 
-    /// What its HTTP port answers.
+    /// What its HTTP port answers, if it does soon.
     pub(crate) async fn get(&self, path: &str) -> Option<String> {
         get(self.http, path).await
+    }
+
+    /// The same, once it does.
+    pub(crate) async fn tells(&self, path: &str) -> String {
+        until(&format!("{} answers at {path}", self.name), async || self.get(path).await).await
     }
 
     /// The most memory that its process ever held.
@@ -494,13 +543,9 @@ impl Node {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Returns once its log, from `from` on, contains `text`. It looks often: whoever waits wants to be there when it happens.
+    /// Returns once a line of its log, from `from` on, contains `text`.
     pub(crate) async fn says(&self, from: usize, text: &str) {
-        let deadline = Instant::now() + PATIENCE;
-        while !self.log().get(from..).is_some_and(|log| log.contains(text)) {
-            assert!(Instant::now() < deadline, "{} does not say {text:?}", self.name);
-            tokio::time::sleep(POLL / 20).await;
-        }
+        one_says(&[(self, from)], text).await;
     }
 
     /// How often it has said that it gives up the log up to one above `index`.
@@ -512,6 +557,41 @@ impl Node {
 
     fn show_log(&self) {
         show_end(&self.name, &self.log());
+    }
+}
+
+/// The place of the first of these nodes whose log has a line with `text`, from the offset on. It looks often: whoever waits wants to be
+/// there when it happens.
+async fn one_says(nodes: &[(&Node, usize)], text: &str) -> usize {
+    let mut ears: Vec<_> = nodes.iter().map(|(node, from)| Ear { log: &node.log, at: *from as u64 }).collect();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(at) = ears.iter_mut().position(|ear| ear.lines().contains(text)) {
+            return at;
+        }
+        let names: Vec<_> = nodes.iter().map(|(node, _)| node.name.as_str()).collect();
+        assert!(Instant::now() < deadline, "{} does not say {text:?}", names.join(" or "));
+        tokio::time::sleep(POLL / 20).await;
+    }
+}
+
+/// Hears what is added to a log.
+struct Ear<'a> {
+    log: &'a Path,
+    at: u64,
+}
+
+impl Ear<'_> {
+    /// The whole lines since the last look.
+    fn lines(&mut self) -> String {
+        let mut new = Vec::new();
+        if let Ok(mut log) = fs::File::open(self.log) {
+            log.seek(SeekFrom::Start(self.at)).unwrap();
+            log.read_to_end(&mut new).unwrap();
+        }
+        new.truncate(new.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1));
+        self.at += new.len() as u64;
+        String::from_utf8_lossy(&new).into_owned()
     }
 }
 
@@ -588,6 +668,12 @@ fn program_at(path: &Path) -> Command {
     command
 }
 
+/// Has a node, or `balsa up`, end with this process even if that is killed: as a node ends with `balsa up`. Nodes that nobody ends would be
+/// in the way of the next run.
+pub(crate) fn perish_with_us(command: &mut Command) {
+    command.env("BALSA_UP_PID", std::process::id().to_string());
+}
+
 /// The library that comes between a process and the clock.
 fn fake_clock() -> PathBuf {
     let library = "faketime/libfaketime.so.1";
@@ -619,6 +705,20 @@ pub(crate) async fn stays(what: &str, duration: Duration, mut look: impl AsyncFn
     }
 }
 
+/// Has `round` tell a number before and after it that must not grow: the term, since nobody is to stand for election. A machine
+/// that stands still for a second or two makes somebody do so; what is wrong with the nodes makes them do so each time.
+pub(crate) async fn calm(what: &str, mut round: impl AsyncFnMut() -> (u64, u64)) {
+    let mut told = Vec::new();
+    for _ in 0..ROUNDS {
+        let (before, after) = round().await;
+        if before == after {
+            return;
+        }
+        told.push((before, after));
+    }
+    panic!("{what}, and did not: before and after each round it was {told:?}");
+}
+
 fn toml(dir: &Path, base: u16, setup: Setup<'_>) -> String {
     let address = |place: u16| format!("\"127.0.0.1:{{{} + 3 * ordinal}}\"", base + place);
     let (client, peer, http) = (address(0), address(1), address(2));
@@ -645,10 +745,22 @@ fn toml(dir: &Path, base: u16, setup: Setup<'_>) -> String {
 /// The first of so many ports that nobody has, outside of the range from which the system takes ports for connections: a node's
 /// port must still be free when the node comes back.
 pub(crate) fn free_ports(count: u16) -> u16 {
+    assert!(count <= PORTS);
     let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-    // Nor does a cluster get those of another that is about to start.
-    static GIVEN: parking_lot::Mutex<BTreeSet<u16>> = parking_lot::Mutex::new(BTreeSet::new());
-    let tries = std::iter::repeat_with(|| 10_000 + rand::random::<u16>() % 1_000 * 20);
+    let tries = std::iter::repeat_with(|| 10_000 + rand::random::<u16>() % 1_000 * PORTS);
     let mut free = tries.take(1000).filter(|base| (*base..base + count).all(is_free));
-    free.find(|base| GIVEN.lock().insert(*base)).expect("some ports are free")
+    free.find(|base| reserve(*base)).expect("some ports are free")
+}
+
+/// So many follow on one another.
+const PORTS: u16 = 20;
+
+/// Whether these ports, from `base` on, are nobody else's until this process ends: neither a cluster's that is about to start or has a node
+/// down, nor those of other tests on this machine. Whoever takes ports here has the UDP port of the first, which nobody needs.
+fn reserve(base: u16) -> bool {
+    static TAKEN: parking_lot::Mutex<Vec<UdpSocket>> = parking_lot::Mutex::new(Vec::new());
+    UdpSocket::bind((Ipv4Addr::LOCALHOST, base)).is_ok_and(|socket| {
+        TAKEN.lock().push(socket);
+        true
+    })
 }

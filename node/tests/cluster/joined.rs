@@ -8,7 +8,7 @@ use std::time::Duration;
 use balsa::proto::admin::ClusterMember;
 
 use crate::abacus::{Abacus, Migrate, total};
-use crate::harness::{Cluster, Setup, balsa, until};
+use crate::harness::{Cluster, Setup, balsa, calm, turn_alone, until};
 use crate::hostile::{ADD, number};
 use crate::load::Load;
 use crate::operator::{activated, decided};
@@ -71,7 +71,7 @@ async fn member(cluster: &Cluster, arguments: &[&str], code: i32) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_number_in_the_files_adds_and_removes_members_under_load() {
     let setup = Setup { hostile: true, spare: 2, ..Setup::default() };
-    let mut cluster = Cluster::start(setup).await;
+    let mut cluster = Cluster::start_in(turn_alone().await, setup).await;
     let load = Load::start(&cluster, CLIENTS, VALUE_BYTES);
     load.goes_on(100).await;
 
@@ -79,11 +79,12 @@ async fn the_number_in_the_files_adds_and_removes_members_under_load() {
     cluster.nodes[3].start();
     let waiting = &cluster.nodes[3];
     waiting.says(0, "wants 3 nodes, and balsa-3 is none of them; raise `replicas`").await;
-    let ready = waiting.get("/readyz?verbose").await.unwrap();
+    let ready = waiting.tells("/readyz?verbose").await;
     assert!(ready.contains("503") && ready.contains("not a member of its cluster yet: a majority"), "{ready}");
-    let refused = balsa(cluster.dir(), &["--endpoints", &waiting.address(), "--timeout", "1s", "status"]).await.ends(0);
+    let refused =
+        balsa(cluster.dir(), &["--endpoints", &waiting.address(), "--timeout", "10s", "status"]).await.ends(0);
     assert!(refused.contains("joining"), "{refused}");
-    let told = waiting.client_within(Duration::from_secs(1)).command(ADD, number(1)).await.unwrap_err().to_string();
+    let told = waiting.client_within(Duration::from_secs(3)).command(ADD, number(1)).await.unwrap_err().to_string();
     assert!(told.contains("it is not a member of its cluster yet"), "{told}");
     let listed = member(&cluster, &["list"], 0).await;
     assert!(listed.starts_with("3 voters; the files want 3"), "{listed}");
@@ -124,12 +125,15 @@ async fn the_number_in_the_files_adds_and_removes_members_under_load() {
     load.goes_on(100).await;
 
     // With that data they stay out, and say why again.
-    let (said, term) = (cluster.nodes[4].log().len(), cluster.status().await.nodes[0].term);
-    cluster.nodes[4].start();
-    assert_eq!(cluster.nodes[4].exited().await.code(), Some(6));
-    assert!(cluster.nodes[4].log()[said..].contains("this node was removed from its cluster"));
-    load.goes_on(50).await;
-    assert_eq!(cluster.status().await.nodes[0].term, term, "nobody is disturbed");
+    calm("nobody should be disturbed", async || {
+        let (said, before) = (cluster.nodes[4].log().len(), cluster.term().await);
+        cluster.nodes[4].start();
+        assert_eq!(cluster.nodes[4].exited().await.code(), Some(6));
+        assert!(cluster.nodes[4].log()[said..].contains("this node was removed from its cluster"));
+        load.goes_on(50).await;
+        (before, cluster.term().await)
+    })
+    .await;
 
     let tally = load.stop().await;
     tally.assert_kept(&cluster, VALUE_BYTES).await;
@@ -139,11 +143,14 @@ async fn the_number_in_the_files_adds_and_removes_members_under_load() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn operators_add_promote_remove_and_hand_over_and_are_refused_what_is_not_safe() {
     let mut cluster = Cluster::start(Setup { spare: 1, ..Setup::default() }).await;
-    let leader = cluster.leader().await;
-    let to = (leader + 1) % 3;
+    let to = cluster.follower().await;
     let name = cluster.nodes[to].name.clone();
-    let done = member(&cluster, &["transfer-leader", &name], 0).await;
-    assert_eq!((done, cluster.leader().await), (format!("{name} leads now\n"), to));
+    calm("the one that was named should lead", async || {
+        let done = member(&cluster, &["transfer-leader", &name], 0).await;
+        assert_eq!(done, format!("{name} leads now\n"));
+        (to as u64, cluster.leader().await as u64)
+    })
+    .await;
     member(&cluster, &["transfer-leader"], 0).await;
     assert_ne!(cluster.leader().await, to);
 
@@ -337,16 +344,16 @@ async fn a_volume_that_is_put_back_while_no_node_runs_is_noticed_when_all_are_st
 async fn a_join_goes_on_when_the_leader_dies_at_any_step_of_it_and_when_the_log_is_gone() {
     let raft = "snapshot_log_bytes = \"1 MiB\"\nkeep_log_bytes = 0\n";
     let mut cluster = Cluster::start(Setup { hostile: true, raft: Some(raft), ..Setup::default() }).await;
-    let load = Load::start(&cluster, CLIENTS, 16 << 10);
+    let load = Load::full(&cluster, CLIENTS, 16 << 10);
     until("the log is trimmed", async || cluster.running().all(|node| node.trims_above(1) >= 1).then_some(())).await;
     for step in ["let in as a learner", "becomes a voter", "a voter now"] {
         let leader = cluster.leader().await;
         let victim = (leader + 1) % 3;
         cluster.nodes[victim].kill().await;
         cluster.nodes[victim].lose_volume();
-        let said = cluster.nodes[leader].log().len();
+        let said = cluster.said();
         cluster.nodes[victim].start();
-        cluster.nodes[leader].says(said, step).await;
+        let leader = cluster.one_says(&said, step).await;
         cluster.nodes[leader].kill().await;
         cluster.nodes[leader].start();
         cluster.ready().await;
@@ -367,19 +374,18 @@ async fn a_module_changes_while_a_lost_node_is_replaced() {
     for (version, joins_first) in [("0.2.0", false), ("0.3.0", true)] {
         witnesses.go_on(50).await;
         let wasm = Abacus { migrate: Migrate::Well, functions: 400, ..Abacus::version(version) }.wasm();
-        let leader = cluster.leader().await;
-        let lost = (leader + 1) % 3;
-        let (name, said) = (cluster.nodes[lost].name.clone(), cluster.nodes[leader].log().len());
+        let lost = cluster.follower().await;
+        let (name, said) = (cluster.nodes[lost].name.clone(), cluster.said());
         cluster.nodes[lost].kill().await;
         cluster.nodes[lost].lose_volume();
         if joins_first {
             cluster.nodes[lost].start();
-            cluster.nodes[leader].says(said, "let in as a learner").await;
+            cluster.one_says(&said, "let in as a learner").await;
             cluster.put_all("abacus.wasm", &wasm);
         } else {
             // The change waits for a voter that never comes back, and goes on with the one that takes its place.
             cluster.put_all("abacus.wasm", &wasm);
-            cluster.nodes[leader].says(said, &format!("{name} (it does not answer)")).await;
+            cluster.one_says(&said, &format!("{name} (it does not answer)")).await;
             cluster.nodes[lost].start();
         }
         activated(&decided(&cluster, "abacus", &wasm, 0).await);
@@ -426,7 +432,7 @@ async fn a_member_that_comes_back_at_another_address_is_reached_there() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_live_nodes_of_one_name_are_not_both_let_in() {
-    let mut cluster = Cluster::start(Setup { spare: 2, ..Setup::default() }).await;
+    let mut cluster = Cluster::start_in(turn_alone().await, Setup { spare: 2, ..Setup::default() }).await;
     let before = voters(&cluster, &THREE).await;
     // Another balsa-2, which knows the others by their addresses and has some of its own.
     let twin = cluster.twin(2, &elsewhere(&cluster).replace("/data/", "/twin/"));
@@ -442,19 +448,36 @@ async fn two_live_nodes_of_one_name_are_not_both_let_in() {
     assert_eq!(voters(&cluster, &THREE).await, before);
     cluster.balsa(&["put", "fruit", "apple"]).await.ends(0);
 
-    // The old one stands still: the twin takes its place, at its own address; and the old one learns it when it goes on.
-    cluster.nodes[2].freeze();
+    // Each time, the next one to stand still is the one that took the other's place.
+    let mut pair = [2, twin];
+    calm("nobody should be disturbed", async || {
+        let terms = the_twin_takes_its_place(&mut cluster, pair).await;
+        pair.reverse();
+        terms
+    })
+    .await;
+}
+
+/// A member stands still, and another node of its name takes its place, at its own address; the old one learns it when it goes on. Returns
+/// the terms before and after it went on.
+async fn the_twin_takes_its_place(cluster: &mut Cluster, [old, twin]: [usize; 2]) -> (u64, u64) {
+    let before = voters(cluster, &THREE).await;
+    if !cluster.nodes[twin].runs() {
+        cluster.nodes[twin].lose_volume();
+        cluster.nodes[twin].start();
+    }
+    cluster.nodes[old].freeze();
     until("the twin is the member", async || {
         let members = cluster.nodes[0].client().members().await.ok()?.members;
         let is = members.len() == 3 && members[2].voter && members[2].id != before[2].id;
         is.then_some(members[2].peer_addr != before[2].peer_addr)
     })
     .await;
-    let term = cluster.nodes[0].own_status().await.unwrap().term;
-    cluster.nodes[2].thaw();
-    assert_eq!(cluster.nodes[2].exited().await.code(), Some(6));
-    assert!(cluster.nodes[2].log().contains("this node was removed from its cluster"));
+    let (said, term) = (cluster.nodes[old].log().len(), cluster.nodes[0].tells_own_status().await.term);
+    cluster.nodes[old].thaw();
+    assert_eq!(cluster.nodes[old].exited().await.code(), Some(6));
+    assert!(cluster.nodes[old].log()[said..].contains("this node was removed from its cluster"));
     until("the twin is ready", async || cluster.nodes[twin].is_ready().await.then_some(())).await;
     cluster.balsa(&["put", "fruit", "apple"]).await.ends(0);
-    assert_eq!(cluster.nodes[0].own_status().await.unwrap().term, term, "nobody was disturbed");
+    (term, cluster.nodes[0].tells_own_status().await.term)
 }

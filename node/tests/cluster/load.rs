@@ -4,20 +4,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use balsa::client::{Client, Endpoint, Error, Options, Read};
+use balsa::client::{Call, Client, Endpoint, Error, Options, Read};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream;
 use prost::Message;
 use tokio::task::JoinHandle;
 
-use crate::harness::{Cluster, until};
-use crate::hostile::{ADD, GET, GetRequest, GetResponse, PUT, PutRequest, STREAM, StreamRequest, number, total};
+use crate::harness::{Cluster, PATIENCE, until};
+use crate::hostile::{
+    ADD, GET, GetRequest, GetResponse, PUT, PutRequest, STREAM, StreamRequest, TOTAL, number, total, total_in,
+};
 
 /// Of this many commands of a client one is a Put, of a key of its own.
 const PUT_EVERY: u64 = 8;
 /// Messages of a stream: so many that it takes a while.
 const STREAMED: u32 = 5_000;
+/// A client's pause after each command, where a full load is not what the test is about: two tests at a time are to have processors left.
+const PACE: Duration = Duration::from_millis(10);
 
 /// Clients at work.
 pub(crate) struct Load {
@@ -31,8 +35,8 @@ pub(crate) struct Load {
 pub(crate) struct Tally {
     /// The sum of the Adds that were acknowledged.
     pub(crate) added: u64,
-    /// The sum of the Adds that may or may not have been applied.
-    pub(crate) perhaps: u64,
+    /// Adds whose outcome is not known yet, and what they add.
+    open: Vec<(Call, u64)>,
     /// Calls that were surely not applied, as the client said.
     pub(crate) refused: u64,
     /// Calls of which the client could not say what became of them.
@@ -76,14 +80,17 @@ impl Load {
 
     /// The same, and all of them retry until they know.
     pub(crate) fn patient(cluster: &Cluster, count: usize, value_bytes: usize) -> Self {
-        Self::with(cluster.client().endpoints(), "load", count, value_bytes, |_| Duration::from_secs(30))
+        Self::with(cluster.client().endpoints(), "load", count, value_bytes, PACE, |_| Duration::from_secs(30))
+    }
+
+    /// As [`Load::start`], and as much as the machine can do.
+    pub(crate) fn full(cluster: &Cluster, count: usize, value_bytes: usize) -> Self {
+        Self::with(cluster.client().endpoints(), "load", count, value_bytes, Duration::ZERO, some_are_impatient)
     }
 
     /// As [`Load::start`] for the nodes at these addresses; the keys of Puts begin with `prefix`.
     pub(crate) fn start_at(endpoints: &[Endpoint], prefix: &str, count: usize, value_bytes: usize) -> Self {
-        Self::with(endpoints, prefix, count, value_bytes, |number| {
-            Duration::from_millis(if number % 2 == 0 { 700 } else { 30_000 })
-        })
+        Self::with(endpoints, prefix, count, value_bytes, PACE, some_are_impatient)
     }
 
     fn with(
@@ -91,6 +98,7 @@ impl Load {
         prefix: &str,
         count: usize,
         value_bytes: usize,
+        pace: Duration,
         patience: impl Fn(usize) -> Duration,
     ) -> Self {
         let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -100,7 +108,7 @@ impl Load {
             endpoints.rotate_left(first);
             let client = Client::new(Options::new(endpoints, patience(number)));
             let (stop, acknowledged) = (Arc::clone(&stop), Arc::clone(&acknowledged));
-            tokio::spawn(work(format!("{prefix}/{number}"), client, value_bytes, stop, acknowledged))
+            tokio::spawn(work(format!("{prefix}/{number}"), client, value_bytes, pace, stop, acknowledged))
         });
         let clients = clients.collect();
         Self { stop, acknowledged, clients }
@@ -156,10 +164,15 @@ impl Drop for Load {
     }
 }
 
+fn some_are_impatient(number: usize) -> Duration {
+    Duration::from_millis(if number.is_multiple_of(2) { 700 } else { 30_000 })
+}
+
 async fn work(
     prefix: String,
     client: Client,
     value_bytes: usize,
+    pace: Duration,
     stop: Arc<AtomicBool>,
     acknowledged: Arc<AtomicU64>,
 ) -> Tally {
@@ -177,9 +190,16 @@ async fn work(
             Ok(()) => {
                 acknowledged.fetch_add(1, Ordering::Relaxed);
                 tally.commands.note(begun);
+                settle(&client, &mut tally).await;
             }
             Err(error) => tally.failed(&error),
         }
+        tokio::time::sleep(pace).await;
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while !tally.open.is_empty() {
+        assert!(Instant::now() < deadline, "the outcome of an Add does not become known");
+        settle(&client, &mut tally).await;
     }
     tally
 }
@@ -230,16 +250,28 @@ async fn whole_stream(client: &Client) -> Result<(), Error> {
 }
 
 async fn add(client: &Client, tally: &mut Tally, amount: u64) -> Result<(), Error> {
-    match client.command(ADD, number(amount)).await {
+    let call = Call::command(ADD, number(amount));
+    match client.call(&call).await {
         Ok(_) => tally.added += amount,
         Err(error) => {
             if matches!(error, Error::OutcomeUnknown { .. }) {
-                tally.perhaps += amount;
+                tally.open.push((call, amount));
             }
             return Err(error);
         }
     }
     Ok(())
+}
+
+/// Sends the Adds whose outcome is not known once more, each under the key that it had: then they have been applied once.
+async fn settle(client: &Client, tally: &mut Tally) {
+    while let Some((call, amount)) = tally.open.pop() {
+        match client.call(&call).await {
+            Ok(_) => tally.added += amount,
+            Err(Error::OutcomeUnknown { .. } | Error::Unavailable { .. }) => return tally.open.push((call, amount)),
+            Err(other) => panic!("a client that asked again was told {other}"),
+        }
+    }
 }
 
 async fn put(client: &Client, tally: &mut Tally, key: Bytes, value_bytes: usize) -> Result<(), Error> {
@@ -258,7 +290,7 @@ impl Tally {
     /// Adds what other clients were told.
     pub(crate) fn join(&mut self, other: Self) {
         self.added += other.added;
-        self.perhaps += other.perhaps;
+        self.open.extend(other.open);
         self.refused += other.refused;
         self.unknown += other.unknown;
         self.commands.join(other.commands);
@@ -283,17 +315,20 @@ impl Tally {
         self.assert_kept_by(&clients, value_bytes).await;
     }
 
-    /// The same for these nodes.
+    /// The same for these nodes, each of which shows all of it.
     pub(crate) async fn assert_kept_by(&self, clients: &[Client], value_bytes: usize) {
-        let total = total(&clients[0], Read::Linearizable).await.unwrap();
-        let (least, most) = (self.added, self.added + self.perhaps);
-        assert!((least..=most).contains(&total), "{total} is not in {least}..={most}; {} calls refused", self.refused);
-        let reads = self.puts.iter().zip(clients.iter().cycle()).map(async |(key, client)| {
-            let request = GetRequest { key: key.clone() }.encode_to_vec();
-            let reply = client.query(GET, request, Read::Linearizable).await.unwrap();
-            let found = GetResponse::decode(reply.message).unwrap().value;
-            assert_eq!(found.as_ref(), Some(&value(key, value_bytes)), "{key:?} was acknowledged");
-        });
-        stream::iter(reads).buffer_unordered(16).collect::<()>().await;
+        for client in clients {
+            let total = client.query(TOTAL, Vec::new(), Read::Linearizable).await.unwrap();
+            assert_eq!(total_in(&total), self.added, "the sum of what was added; {} calls refused", self.refused);
+            // From here on the node need not ask who leads.
+            let read = Read::Stale { min_index: total.index.unwrap() };
+            let reads = self.puts.iter().map(async |key| {
+                let request = GetRequest { key: key.clone() }.encode_to_vec();
+                let reply = client.query(GET, request, read).await.unwrap();
+                let found = GetResponse::decode(reply.message).unwrap().value;
+                assert_eq!(found.as_ref(), Some(&value(key, value_bytes)), "{key:?} was acknowledged");
+            });
+            stream::iter(reads).buffer_unordered(16).collect::<()>().await;
+        }
     }
 }

@@ -9,9 +9,10 @@
 //!
 //! The same with machines of their own instead of processes, as far as a container is one: [`containers`].
 //!
-//! Tests take turns, since three nodes under load are all that two cores can carry ([`midway`]'s clusters share one: most of
-//! their time they wait for elections). None sleeps for a fixed time where there
-//! is a condition to wait for, and each wait has a deadline that only a broken cluster meets.
+//! Two tests run nodes at a time: their clients have pauses, so that two cores carry that. Tests that fill the machine or measure, or in which
+//! nobody is to stand for election, are alone ([`harness::turn_alone`]). None sleeps for a fixed time where there
+//! is a condition to wait for, and each wait has a deadline that only a broken cluster meets. What a machine that stands still for
+//! seconds may cause by itself (an election) is a failure only if it happens again and again ([`harness::calm`]).
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -22,6 +23,8 @@ mod harness;
 mod hostile;
 mod load;
 mod operator;
+#[path = "../../src/testing/project.rs"]
+mod project;
 #[path = "../../src/testing/section.rs"]
 mod section;
 mod volume;

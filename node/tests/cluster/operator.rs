@@ -10,7 +10,7 @@ use balsa::proto::admin::{
 use balsa::proto::command::activation::Outcome;
 use balsa::proto::command::{Activated, Activation, Refused};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use crate::abacus::hash;
 use crate::harness::{Cluster, Node, PATIENCE, until};
@@ -47,28 +47,31 @@ impl Push {
 
     /// Returns once a stage is told that contains `text`, or with what came of it.
     pub(crate) async fn reaches(&mut self, text: &str) -> Result<Option<Activation>, Status> {
-        loop {
-            match self.0.message().await?.and_then(|event| event.event) {
-                Some(Event::Stage(stage)) if stage.contains(text) => return Ok(None),
-                Some(Event::Stage(_)) => {}
-                Some(Event::Done(row)) => return Ok(Some(row)),
-                None => panic!("the push ended without a word"),
-            }
+        let event = self.event(|stage| stage.contains(text));
+        let event = tokio::time::timeout(PATIENCE, event).await;
+        match event.unwrap_or_else(|_| panic!("a push comes to {text:?}, or to its end"))? {
+            Event::Stage(_) => Ok(None),
+            Event::Done(row) => Ok(Some(row)),
         }
     }
 
     /// What came of it.
     pub(crate) async fn done(mut self) -> Result<Activation, Status> {
-        let end = async {
-            loop {
-                match self.0.message().await?.and_then(|event| event.event) {
-                    Some(Event::Done(row)) => return Ok(row),
-                    Some(Event::Stage(_)) => {}
-                    None => panic!("the push ended without a word"),
-                }
+        match tokio::time::timeout(PATIENCE, self.event(|_| false)).await.expect("a push ends")? {
+            Event::Done(row) => Ok(row),
+            Event::Stage(stage) => unreachable!("nobody waits for {stage}"),
+        }
+    }
+
+    /// The end, or such a stage before it.
+    async fn event(&mut self, is: impl Fn(&str) -> bool) -> Result<Event, Status> {
+        loop {
+            match self.0.message().await?.and_then(|event| event.event) {
+                Some(Event::Stage(stage)) if !is(&stage) => {}
+                Some(event) => return Ok(event),
+                None => panic!("the push ended without a word"),
             }
-        };
-        tokio::time::timeout(PATIENCE, end).await.expect("a push ends")
+        }
     }
 }
 
@@ -106,10 +109,18 @@ pub(crate) async fn decided(cluster: &Cluster, name: &str, wasm: &[u8], index: u
     .await
 }
 
+/// Names of what is tried again, once there is a leader to do so.
 pub(crate) async fn retry(node: &Node, name: &str, without: &[&str]) -> Vec<String> {
-    let without = without.iter().map(|&name| name.to_owned()).collect();
-    let request = ModuleRetryRequest { name: name.into(), without };
-    operator(node).await.unwrap().module_retry(request).await.unwrap().into_inner().retried
+    let without: Vec<_> = without.iter().map(|&name| name.to_owned()).collect();
+    until("a leader tries again what was refused", async || {
+        let request = ModuleRetryRequest { name: name.into(), without: without.clone() };
+        match operator(node).await.unwrap().module_retry(request).await {
+            Ok(retried) => Some(retried.into_inner().retried),
+            Err(status) if status.code() == Code::Unavailable => None,
+            Err(other) => panic!("{other:?}"),
+        }
+    })
+    .await
 }
 
 /// Rows that were deleted.

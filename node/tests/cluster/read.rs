@@ -2,12 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use balsa::client::{Client, Error, Read};
+use balsa::client::{Client, Error, RawCodec, Read};
+use bytes::Bytes;
+use prost::Message;
+use tonic::client::Grpc;
+use tonic::{Request, Status};
 
-use crate::harness::{Cluster, Setup, until};
-use crate::hostile::{ADD, number, total, total_in};
+use crate::harness::{Cluster, Node, PATIENCE, Setup, until};
+use crate::hostile::{ADD, Number, TOTAL, number, total, total_in};
+use crate::operator::connect;
 
 /// The greatest total that was acknowledged, and when to stop.
 #[derive(Default)]
@@ -91,6 +96,45 @@ async fn no_read_is_older_than_a_write_acknowledged_before_it_while_leaders_die(
     cluster.assert_same_state().await;
 }
 
+/// One attempt, without the client library's retries.
+async fn total_once(node: &Node) -> Result<u64, Status> {
+    let mut grpc = Grpc::new(connect(node.uri()).await?);
+    grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    let mut request = Request::new(Bytes::new());
+    request.set_timeout(PATIENCE);
+    let reply = grpc.unary(request, TOTAL.parse().unwrap(), RawCodec).await?.into_inner();
+    Ok(Number::decode(reply).unwrap().number)
+}
+
+/// A command that spins until its fuel is spent.
+async fn spin(client: Client) {
+    let ended = client.command("/hostile.v1.Hostile/Spin", Vec::new()).await;
+    assert!(matches!(ended, Err(Error::Rejected(_))), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_waits_for_what_is_applied_slowly_for_as_long_as_its_client_does() {
+    let limits = "command_fuel = 1000000000";
+    let cluster = Cluster::start(Setup { hostile: true, replicas: 1, limits, ..Setup::default() }).await;
+    let node = &cluster.nodes[0];
+    let client = node.client_within(2 * PATIENCE);
+    client.command(ADD, number(42)).await.unwrap();
+    let begun = Instant::now();
+    spin(client.clone()).await;
+    // So many that the node is behind for much longer than the two seconds in which it tries at once to catch up.
+    let count = Duration::from_secs(8).div_duration_f64(begun.elapsed()).ceil().min(200.0) as u64;
+    let spins: Vec<_> = (0..count).map(|_| tokio::spawn(spin(client.clone()))).collect();
+    until("the node is far behind", async || {
+        let status = node.own_status().await?;
+        (status.committed_index >= status.applied_index + count * 3 / 4).then_some(())
+    })
+    .await;
+    assert_eq!(total_once(node).await.unwrap(), 42);
+    for spin in spins {
+        spin.await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_stale_read_with_an_index_sees_the_write_of_that_index() {
     let mut cluster = Cluster::start(Setup { hostile: true, ..Setup::default() }).await;
@@ -99,7 +143,7 @@ async fn a_stale_read_with_an_index_sees_the_write_of_that_index() {
         let index = client.command(ADD, number(1)).await.unwrap().index.unwrap();
         for node in &cluster.nodes {
             let read = Read::Stale { min_index: index };
-            let reply = node.client().query(crate::hostile::TOTAL, Vec::new(), read).await.unwrap();
+            let reply = node.client().query(TOTAL, Vec::new(), read).await.unwrap();
             assert_eq!(total_in(&reply), expected);
             assert!(reply.index.unwrap() >= index);
             assert_eq!(reply.node.as_ref(), Some(&node.name));

@@ -67,7 +67,7 @@ async fn a_retry_gets_the_first_answer_also_from_a_new_leader_and_after_a_restar
 #[tokio::test]
 async fn a_key_older_than_the_window_is_refused_and_not_run() {
     let cluster =
-        Cluster::start(Setup { hostile: true, limits: "idempotency_window_ms = 3000", ..Setup::default() }).await;
+        Cluster::start(Setup { hostile: true, limits: "idempotency_window_ms = 10000", ..Setup::default() }).await;
     let client = cluster.client();
     assert_eq!(refusal(client.call(&add(&old_key(Duration::from_secs(600)), 1)).await), "KEY_FORGOTTEN");
     assert_total(&client, 0).await;
@@ -93,17 +93,23 @@ async fn a_key_older_than_the_window_is_refused_and_not_run() {
 #[tokio::test]
 async fn a_command_that_a_dying_leader_logged_alone_is_applied_once_when_it_is_retried() {
     // Slow enough that the leader still takes a write after the others have fallen silent.
-    let slow = "heartbeat_interval_ms = 250\nelection_timeout_min_ms = 2500\nelection_timeout_max_ms = 3500\n";
+    let slow = "heartbeat_interval_ms = 250\nelection_timeout_min_ms = 5000\nelection_timeout_max_ms = 6000\n";
     let mut cluster = Cluster::start(Setup { hostile: true, raft: Some(slow), ..Setup::default() }).await;
     let leader = cluster.leader().await;
     let followers: Vec<_> = (0..3).filter(|at| *at != leader).collect();
     let key = Uuid::now_v7().to_string();
+    let alone = cluster.nodes[leader].client_within(Duration::from_millis(500));
+    until("its connection is made", async || total(&alone, Read::Linearizable).await.ok()).await;
     for at in &followers {
         cluster.nodes[*at].freeze();
     }
     // One attempt is in the leader's log and nowhere else; the other waits at a node that does not move.
-    let alone = cluster.nodes[leader].client_within(Duration::from_millis(500)).call(&add(&key, 3)).await;
-    assert!(matches!(alone, Err(Error::OutcomeUnknown { .. })), "{alone:?}");
+    until("the leader has logged it", async || match alone.call(&add(&key, 3)).await {
+        Err(Error::OutcomeUnknown { .. }) => Some(()),
+        Err(Error::Unavailable { .. }) => None,
+        other => panic!("one node of three answered {other:?}"),
+    })
+    .await;
     let (waiting, call) = (cluster.nodes[followers[0]].client(), add(&key, 3));
     let waiting = tokio::spawn(async move { waiting.call(&call).await });
     cluster.nodes[leader].kill().await;

@@ -167,7 +167,7 @@ async fn what_is_refused_is_recorded_with_its_reason_and_changes_nothing() {
         status_says(&cluster, says, shown).await;
         witnesses.go_on(20).await;
     }
-    let metrics = cluster.nodes[0].get("/metrics").await.unwrap();
+    let metrics = cluster.nodes[0].tells("/metrics").await;
     assert!(metrics.contains("balsa_module_refused{module=\"abacus\",by=\"check\"} "), "{metrics}");
     assert!(cluster.nodes.iter().any(|node| node.log().contains("the migration wrote more than its limits")));
 

@@ -19,7 +19,7 @@ use prost::Message;
 use rustix::process::{Resource, Rlimit};
 use tonic::{Request, Response, Status};
 
-use crate::harness::{Cluster, Node, Setup, until};
+use crate::harness::{Cluster, Node, SLOW_ELECTIONS, Setup, until};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const OTHER_TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -142,7 +142,8 @@ const CALL: &str = "kvstore.v1.KvStore/Put";
 async fn a_command_through_a_follower_is_one_trace_of_all_nodes() {
     let (collector, endpoint) = Collector::start().await;
     let otlp = format!("endpoint = \"{endpoint}\"\nsample_ratio = 0\n");
-    let mut cluster = Cluster::stopped(Setup { otlp: Some(&otlp), ..Setup::default() }).await;
+    let setup = Setup { otlp: Some(&otlp), raft: Some(SLOW_ELECTIONS), ..Setup::default() };
+    let mut cluster = Cluster::stopped(setup).await;
     // The state is as at the start until a node is told to stop: one that is killed applies everything once more.
     let never = || vec![("BALSA_STORAGE__CHECKPOINT_INTERVAL_MS", "3600000".to_owned())];
     cluster.nodes.iter_mut().for_each(|node| node.environment = never());

@@ -23,9 +23,10 @@ impl Volume {
         self.dir.join(name)
     }
 
-    /// All files at once, as the kubelet does it: a new directory, and then `..data` leads to it.
+    /// All files at once, as the kubelet does it: a new directory, and then `..data` leads to it, and the one before is removed.
     pub(crate) fn turn(&self, files: &[(&str, &[u8])]) {
-        let turn = format!("..{}", self.turns.fetch_add(1, Ordering::Relaxed));
+        let number = self.turns.fetch_add(1, Ordering::Relaxed);
+        let turn = format!("..{number}");
         fs::create_dir(self.path(&turn)).unwrap();
         for (name, bytes) in files {
             fs::write(self.path(&turn).join(name), bytes).unwrap();
@@ -36,6 +37,9 @@ impl Volume {
             if !link.is_symlink() {
                 link_over(&Path::new("..data").join(name), &link);
             }
+        }
+        if let Some(before) = number.checked_sub(1) {
+            fs::remove_dir_all(self.path(&format!("..{before}"))).unwrap();
         }
     }
 

@@ -10,7 +10,7 @@ use rustix::process::{Resource, Rlimit, prlimit};
 use tonic::Code;
 
 use crate::abacus::{Abacus, Migrate, add, hash, total};
-use crate::harness::{Cluster, Node, Setup, stays, until};
+use crate::harness::{Cluster, Node, Setup, stays, turn_alone, until};
 use crate::operator::{Push, activated, decided, history_of, push, retry};
 use crate::swapped::{file, files};
 use crate::witness::{Temper, Witnesses};
@@ -44,7 +44,7 @@ fn limit(node: &Node, bytes: Option<u64>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_waits_for_a_voter_that_cannot_and_goes_on_without_it_if_told_so() {
     let first = Abacus::default().wasm();
-    let mut cluster = Cluster::start(files(&[file(&first)])).await;
+    let mut cluster = Cluster::start_in(turn_alone().await, files(&[file(&first)])).await;
     let witnesses = Witnesses::start(&cluster, Temper::Persistent, 4, 0).await;
     witnesses.go_on(50).await;
 
@@ -56,13 +56,15 @@ async fn a_change_waits_for_a_voter_that_cannot_and_goes_on_without_it_if_told_s
     cluster.nodes[poor].kill().await;
     cluster.nodes[poor].start();
     cluster.ready().await;
+    // What is left has to do for all else.
+    let rest = witnesses.rest().await;
     starve(&cluster.nodes[poor]);
     cluster.put_all("abacus.wasm", &second);
     let change = shows(&cluster, &["waiting for ", &name, "no thread to compile on"]).await;
     assert_eq!((&*change.name, &change.hash[..]), ("abacus", &hash(&second)[..]));
     stays("it waits", Duration::from_millis(1500), async || rows(&cluster).await == 1).await;
-    witnesses.go_on(50).await;
     limit(&cluster.nodes[poor], None);
+    drop(rest);
     activated(&decided(&cluster, "abacus", &second, 0).await);
     witnesses.go_on(50).await;
 
@@ -74,6 +76,7 @@ async fn a_change_waits_for_a_voter_that_cannot_and_goes_on_without_it_if_told_s
     cluster.put_all("abacus.wasm", &third);
     shows(&cluster, &["waiting for ", &name]).await;
     stays("it waits", Duration::from_millis(1500), async || rows(&cluster).await == 2).await;
+    witnesses.go_on(50).await;
     let through = cluster.running().last().unwrap();
     assert_eq!(retry(through, "abacus", &[&name]).await, ["abacus"]);
     activated(&decided(&cluster, "abacus", &third, 0).await);
@@ -130,10 +133,9 @@ async fn two_leaders_that_conduct_one_change_make_one_activation() {
     for (number, stage) in ["waiting for ", "activating"].into_iter().enumerate() {
         let version = format!("0.{}.0", number + 2);
         let wasm = Abacus { migrate: Migrate::Well, functions: 400, ..Abacus::version(&version) }.wasm();
-        let old = cluster.leader().await;
-        let said = cluster.nodes[old].log().len();
+        let said = cluster.said();
         cluster.put_all("abacus.wasm", &wasm);
-        cluster.nodes[old].says(said, stage).await;
+        let old = cluster.one_says(&said, stage).await;
         cluster.nodes[old].freeze();
         // The next one does not wait for the one that stands still, since somebody says so: both have the change in hand.
         let new = cluster.leader().await;

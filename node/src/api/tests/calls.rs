@@ -281,7 +281,7 @@ async fn a_call_that_does_not_end_is_cut_off_when_draining_takes_too_long() {
 #[tokio::test]
 async fn an_old_connection_takes_no_new_calls_and_those_on_it_end() {
     let fake = Fake::serving(&[&TEST]);
-    let server = Server::with(fake, |options| options.connection_age = Some(Duration::from_millis(50))).await;
+    let server = Server::with(fake, |options| options.connection_age = Some(Duration::from_secs(1))).await;
     let client = server.client().await;
     let long = tokio::spawn({
         let client = client.clone();

@@ -468,7 +468,7 @@ fn a_node_with_another_digest_is_named_with_the_index() {
 fn a_check_that_cannot_reach_a_node_is_unavailable_and_says_which() {
     let mut cluster = FakeCluster::of(3);
     cluster.stop(1);
-    let ran = Shell::on(&cluster, &["check", "--timeout", "500ms"]).run().exits(Exit::Unavailable);
+    let ran = Shell::on(&cluster, &["check", "--timeout", "3s"]).run().exits(Exit::Unavailable);
     assert!(ran.err.contains("balsa-1 did not answer in time"), "{}", ran.err);
 }
 

@@ -9,6 +9,7 @@ use crate::proto::admin::module_push_response::Event;
 use crate::proto::admin::{Change, ModulePushRequest, ModulePushResponse, ModuleRetryRequest, ModuleWish, Wish};
 use crate::proto::command::activation::Outcome;
 use crate::proto::command::{Activated, Activation, Refused, Source};
+use crate::testing::project::mirror;
 use crate::wasm::embedded::KVSTORE;
 
 /// A shell with a file beside it.
@@ -80,10 +81,15 @@ fn new_project(name: &str, directory: &std::path::Path) -> Ran {
     Shell::new(&["module", "new", name, "--dir", &target]).run()
 }
 
+/// A directory below this repository's target directory.
+fn target(name: &str) -> std::path::PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.ancestors().nth(3).expect("<target>/debug/deps/test").join(name)
+}
+
 /// cargo in `project`, with a target directory that all runs of this test share, from what the registry's cache has.
 fn cargo(project: &std::path::Path, arguments: &[&str]) {
-    let test = std::env::current_exe().unwrap();
-    let target = test.ancestors().nth(3).expect("<target>/debug/deps/test").join("module-new");
+    let target = target("module-new");
     let mut cargo = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(arguments).args(["--offline", "--quiet"]).current_dir(project).env("CARGO_TARGET_DIR", target);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CARGO_PKG_")) {
@@ -103,7 +109,8 @@ fn a_new_project_builds_passes_its_tests_and_is_taken_by_a_node() {
     let directory = tempfile::tempdir().unwrap();
     let ran = new_project("status-board", directory.path()).exits(Exit::Ok);
     assert!(ran.text().contains("target/wasm32-wasip1/release/status_board.wasm"), "{}", ran.text());
-    let project = directory.path().join("status-board");
+    let project = target("module-new-projects/status-board");
+    mirror(&directory.path().join("status-board"), &project);
     let lock = std::fs::read_to_string(project.join("Cargo.lock")).unwrap();
 
     cargo(&project, &["test"]);
@@ -112,9 +119,7 @@ fn a_new_project_builds_passes_its_tests_and_is_taken_by_a_node() {
     let chosen_anew: Vec<_> = versions(&used).into_iter().filter(|id| !versions(&lock).contains(id)).collect();
     assert_eq!(chosen_anew, <[String; 0]>::default(), "every version is the one that was written");
 
-    let test = std::env::current_exe().unwrap();
-    let built = test.ancestors().nth(3).unwrap().join("module-new/wasm32-wasip1/release/status_board.wasm");
-    let wasm = std::fs::read(built).unwrap();
+    let wasm = std::fs::read(target("module-new/wasm32-wasip1/release/status_board.wasm")).unwrap();
     let ran = shell(&["module", "check", "built.wasm", "-o", "json"], "built.wasm", &wasm).run().exits(Exit::Ok);
     assert_eq!((&ran.json()["name"], &ran.json()["version"]), (&"status-board".into(), &"0.1.0".into()));
     assert_eq!(ran.json()["warnings"], serde_json::json!([]));
@@ -228,7 +233,7 @@ fn a_push_that_is_refused_is_exit_code_5_with_the_reasons() {
 #[test]
 fn a_push_that_is_not_decided_in_time_is_exit_code_3_and_says_what_it_waited_for() {
     let cluster = pushing(|| stream_without_end(events(&["waiting for balsa-2"], None)));
-    let ran = push(&cluster, b"x", &["--timeout", "300ms"]).exits(Exit::Unavailable);
+    let ran = push(&cluster, b"x", &["--timeout", "2s"]).exits(Exit::Unavailable);
     assert!(ran.err.contains("not decided in time"), "{}", ran.err);
     assert!(ran.err.contains("\"waiting for balsa-2\", and may still finish: see `balsa module list`"), "{}", ran.err);
 }
@@ -413,11 +418,13 @@ fn operators_commands_go_to_the_socket_or_the_port_for_peers_that_is_given() {
 #[test]
 fn operators_commands_find_the_local_cluster_by_its_sockets() {
     let cluster = pushing(|| stream(events(&[], Some(activated()))));
-    let push = || Shell::new(&["module", "push", "m.wasm", "--timeout", "100ms"]).file("m.wasm", b"x");
+    let push =
+        |arguments: &[&str]| Shell::new(&[&["module", "push", "m.wasm"], arguments].concat()).file("m.wasm", b"x");
     let sockets = cluster.endpoints().replace(',', "\n");
-    push().file(".balsa/sockets", sockets.as_bytes()).run().exits(Exit::Ok);
+    push(&[]).file(".balsa/sockets", sockets.as_bytes()).run().exits(Exit::Ok);
     // Clients find one there, and operators do not.
-    let ran = push().file(".balsa/endpoints", sockets.as_bytes()).run().exits(Exit::Unavailable);
+    let nobody = push(&["--timeout", "100ms"]);
+    let ran = nobody.file(".balsa/endpoints", sockets.as_bytes()).run().exits(Exit::Unavailable);
     assert!(ran.err.contains("balsa.sock (the socket of the node that would run here): "), "{}", ran.err);
     assert!(ran.err.contains("is served to operators only: start a local cluster with `balsa up`"), "{}", ran.err);
 }

@@ -139,7 +139,7 @@ fn describe(status: ExitStatus) -> String {
 }
 
 /// For `balsa serve`: if `balsa up` started this process, die with it, however it dies. A node that outlived a killed `up`
-/// would hold the ports and the data, and nobody would see it.
+/// would hold the ports and the data, and nobody would see it. `balsa up` itself does so if a test started it, which says so in the same way.
 pub fn die_with_parent() {
     let Some(parent) = std::env::var(PARENT).ok().and_then(|pid| pid.parse::<i32>().ok()) else { return };
     // Only Linux has it; elsewhere the node stays, which is a nuisance and no danger.

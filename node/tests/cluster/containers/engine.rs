@@ -13,14 +13,17 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
-use crate::harness::turn;
+use crate::harness::turn_alone;
 
 /// Names the image for the test that runs inside.
 const IMAGE: &str = "BALSA_TEST_IMAGE";
 /// Exit status of `.ci/docker`: the kernel forbids it.
 const FORBIDDEN: i32 = 77;
 const LABEL: &str = "balsa.test";
+/// What a test may take among the containers. The longest takes two minutes on an idle machine.
+const WHOLE: Duration = Duration::from_secs(30 * 60);
 
 /// What a test needs to know.
 #[derive(Debug, Clone)]
@@ -46,13 +49,13 @@ pub(super) async fn with_engine<T: Copy>(test: T, body: impl AsyncFnOnce(Engine)
     if let Ok(image) = std::env::var(IMAGE) {
         return body(Engine { image, label: label() }).await;
     }
-    let _turn = turn().await;
+    let _turn = turn_alone().await;
     static PLACE: OnceLock<Place> = OnceLock::new();
     // Its threads are named after tests, but not if there is only one.
     let (_, name) = type_name_of(test).split_once("::").expect("it begins with the crate's name");
     match PLACE.get_or_init(find) {
         Place::Forbidden => say(&format!("SKIPPED for want of containers: {name}")),
-        place => run_inside(place, name),
+        place => run_inside(place, name).await,
     }
 }
 
@@ -177,7 +180,7 @@ fn host(dir: &Path) -> String {
 }
 
 /// Runs this one test in a process there.
-fn run_inside(place: &Place, test: &str) {
+async fn run_inside(place: &Place, test: &str) {
     let mut command = match place {
         Place::Started(dir) => {
             let mut command = Command::new(root().join(".ci/docker"));
@@ -191,7 +194,11 @@ fn run_inside(place: &Place, test: &str) {
         std::env::vars().filter(|(name, _)| name.starts_with("BALSA_") || name == "PATH" || name == "RUST_BACKTRACE");
     command.args(kept.map(|(name, value)| format!("{name}={value}"))).arg(format!("{IMAGE}={}", image()));
     command.arg(std::env::current_exe().unwrap()).args(["--exact", test, "--nocapture"]);
-    let output = command.stdin(Stdio::null()).output().unwrap();
+    let mut command = tokio::process::Command::from(command);
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(WHOLE, command.output()).await;
+    let output =
+        output.unwrap_or_else(|_| panic!("{test} does not end among the containers within {WHOLE:?}")).unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     println!("{out}\n{err}");
     assert!(output.status.success() && out.contains("1 passed"), "{test} failed among the containers; see above");

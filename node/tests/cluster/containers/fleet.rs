@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use balsa::client::{Client, Endpoint, Options};
+use balsa::client::{Client, Endpoint, Options, Read};
 use balsa::proto::admin::{ClusterMember, NodeStatus, StatusResponse};
 use futures::future::join_all;
 use tempfile::TempDir;
@@ -385,8 +385,7 @@ impl Fleet {
     pub(super) async fn case(&mut self, title: &str, body: impl AsyncFnOnce(&mut Self, &Load)) {
         let begun = Instant::now();
         println!("--- {title}");
-        self.cases += 1;
-        let load = Load::start_at(&self.endpoints(), &format!("case-{}", self.cases), WRITERS, VALUE_BYTES);
+        let load = self.load();
         load.goes_on(50).await;
         body(self, &load).await;
         self.ready().await;
@@ -400,6 +399,25 @@ impl Fleet {
         println!(
             "    {count} writes acknowledged in {over:.1?}; all of them read, and the nodes compared, in {compared:.1?}"
         );
+    }
+
+    /// Clients that write, with keys of their own.
+    pub(super) fn load(&mut self) -> Load {
+        self.cases += 1;
+        Load::start_at(&self.endpoints(), &format!("case-{}", self.cases), WRITERS, VALUE_BYTES)
+    }
+
+    /// The sum of all that was added.
+    pub(super) async fn total(&self) -> u64 {
+        hostile::total(&self.client(), Read::Linearizable).await.unwrap()
+    }
+
+    /// The nodes have begun again with a backup that was made while clients wrote, when `least` had been added already: that is there, and
+    /// nothing that nobody wrote. From now on, what is there is what was told.
+    pub(super) async fn has_at_least(&mut self, least: u64, across: &Tally) {
+        let (total, most) = (self.total().await, self.told.added + across.added);
+        assert!((least..=most).contains(&total), "{total} is not in {least}..={most}");
+        self.told.added = total;
     }
 
     /// One client of each node that can be reached.

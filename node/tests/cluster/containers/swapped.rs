@@ -24,11 +24,11 @@ async fn a_mounted_directory_is_turned_and_no_client_notices() {
             .await;
             activated(&row);
             witnesses.go_on(50).await;
+            fleet.check().await;
         }
         let told = witnesses.stop().await;
         let client = fleet.client();
         told.assert_kept_since(client.module_history("abacus").await.unwrap(), &client).await;
-        fleet.check().await;
     })
     .await;
 }
