@@ -3,6 +3,7 @@
 import functools
 import os
 import pathlib
+import signal
 import subprocess
 
 import pytest
@@ -13,6 +14,13 @@ GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 # All that can be applied. The test of Kubernetes has an overlay of its own, for a version that is too old for these tests.
 OVERLAYS = ["base", "restore"] + sorted(f"overlays/{path.parent.name}" for path in ROOT.glob("k8s/overlays/*/kustomization.yaml"))
+
+
+def default_signals():
+    """For `preexec_fn`: a script that is to be interrupted is started as at a terminal, whoever started the tests. Under nohup, and in what a
+    script starts in the background, signals are ignored, and a shell can do nothing about those."""
+    for each in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(each, signal.SIG_DFL)
 
 
 @functools.cache

@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import GOLDEN, ROOT, rendered, rendered_text
+from conftest import GOLDEN, ROOT, default_signals, rendered, rendered_text
 from stateful_set import ASKS, StatefulSet
 
 KIND = ROOT / "k8s/kind"
@@ -97,6 +97,7 @@ class Machine:
                 stdin=subprocess.DEVNULL,
                 cwd=self.tmp,
                 timeout=120,
+                preexec_fn=default_signals,
                 env={"PATH": str(self.bin), "STAND_IN": str(self.place), "HOME": str(self.tmp), "TMPDIR": str(tmp), **dict(env)},
             )
         assert list(tmp.iterdir()) == [], "temporary files are removed"
