@@ -28,6 +28,7 @@ use super::{Node, OnDisk, Standing};
 use crate::ids::NodeId;
 use crate::proto::peer as pb;
 use crate::raft::peers::Purpose;
+use crate::raft::types::StoredMembership;
 
 /// How long those beyond a majority may be silent.
 const SILENT: Duration = Duration::from_secs(1);
@@ -64,27 +65,10 @@ impl Node {
             // It has no past.
             return self.take_part();
         }
-        let own = self.inner.peers.own();
         let membership = self.inner.raft.with_raft_state(|state| (**state.membership_state.effective()).clone()).await;
         // Raft has stopped: so has this node.
         let Ok(membership) = membership else { return };
-        let mut voters: Vec<_> = membership.voter_ids().collect();
-        let mut asked: Vec<_> = membership
-            .nodes()
-            .filter(|(id, _)| **id != own)
-            .map(|(id, member)| Asked::new(voters.contains(id), &member.name, &member.peer_addr))
-            .collect();
-        // One that has joined in a founding, and has no log yet, goes by its configuration.
-        let founds = voters.is_empty();
-        if founds {
-            voters.push(own);
-        }
-        for member in self.inner.identity.others() {
-            if !asked.iter().any(|known| known.addr == member.peer_addr) {
-                asked.push(Asked::new(founds, &member.name, &member.peer_addr));
-            }
-        }
-        let votes = usize::from(voters.contains(&own)) + asked.iter().filter(|one| one.voter).count();
+        let (mut asked, votes) = self.whom_to_ask(&membership);
         let begun = Instant::now();
         let (mut enough, mut waits) = (None, false);
         loop {
@@ -100,8 +84,7 @@ impl Node {
             if self.retired().is_some() {
                 return;
             }
-            let answered = asked.iter().filter(|one| one.voter && one.answer.is_some()).count();
-            if answered + usize::from(voters.contains(&own)) > votes / 2 {
+            if is_majority(&asked, votes) {
                 enough.get_or_insert_with(Instant::now);
             }
             let since = enough.map(|enough: Instant| enough.elapsed());
@@ -114,17 +97,31 @@ impl Node {
                 break;
             }
             if begun.elapsed() >= SILENT && !std::mem::replace(&mut waits, true) {
-                let silent: Vec<_> =
-                    asked.iter().filter(|one| one.answer.is_none()).map(|one| one.name.as_str()).collect();
-                tracing::info!(
-                    silent = silent.join(", "),
-                    "asking the others what they remember of this node, before it takes part"
-                );
+                let silent: Vec<_> = asked.iter().filter(|one| one.answer.is_none()).map(|one| &*one.name).collect();
+                let silent = silent.join(", ");
+                tracing::info!(silent, "asking the others what they remember of this node, before it takes part");
             }
             tokio::time::sleep(ROUND).await;
         }
         self.take_part();
         self.recall_late(asked).await;
+    }
+
+    /// The other members, and the nodes that the configuration names; and whether this node votes.
+    fn whom_to_ask(&self, membership: &StoredMembership) -> (Vec<Asked>, bool) {
+        let own = self.inner.peers.own();
+        let voters: Vec<_> = membership.voter_ids().collect();
+        let others = membership.nodes().filter(|(id, _)| **id != own);
+        let mut asked: Vec<_> =
+            others.map(|(id, member)| Asked::new(voters.contains(id), &member.name, &member.peer_addr)).collect();
+        // One that has joined in a founding, and has no log yet, goes by its configuration.
+        let founds = voters.is_empty();
+        for member in self.inner.identity.others() {
+            if !asked.iter().any(|known| known.addr == member.peer_addr) {
+                asked.push(Asked::new(founds, &member.name, &member.peer_addr));
+            }
+        }
+        (asked, founds || voters.contains(&own))
     }
 
     /// Goes on asking those who were silent.
@@ -171,6 +168,13 @@ impl Node {
     }
 }
 
+/// Whether a majority of the voters has answered, this node counted if it `votes`.
+fn is_majority(asked: &[Asked], votes: bool) -> bool {
+    let voters = asked.iter().filter(|one| one.voter);
+    let answered = voters.clone().filter(|one| one.answer.is_some()).count() + usize::from(votes);
+    answered > (voters.count() + usize::from(votes)) / 2
+}
+
 impl Asked {
     fn new(voter: bool, name: &str, addr: &str) -> Self {
         Self { voter, name: name.to_owned(), addr: addr.to_owned(), answer: None }
@@ -186,5 +190,27 @@ impl Asked {
              directory and start it, and it joins anew",
             self.name
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `v` is a voter that has answered, `-` one that has not, `o` an answer of somebody who does not vote.
+    fn majority(asked: &str, votes: bool) -> bool {
+        let one = |kind| Asked {
+            answer: (kind != '-').then(pb::RecallResponse::default),
+            ..Asked::new(kind != 'o', "balsa-1", "127.0.0.1:1")
+        };
+        is_majority(&asked.chars().map(one).collect::<Vec<_>>(), votes)
+    }
+
+    #[test]
+    fn a_majority_is_one_of_the_voters_with_this_node_among_them() {
+        assert!(majority("v-", true) && majority("vv--", true) && majority("", true));
+        assert!(!majority("--", true) && !majority("v---", true) && !majority("v-", false));
+        assert!(!majority("--oo", true), "who has no vote is asked, and makes no majority");
+        assert!(majority("vv-", false), "a learner asks the voters");
     }
 }
