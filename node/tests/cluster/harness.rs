@@ -716,7 +716,7 @@ pub(crate) async fn calm(what: &str, mut round: impl AsyncFnMut() -> (u64, u64))
         }
         told.push((before, after));
     }
-    panic!("{what}, and did not: before and after each round it was {told:?}");
+    panic!("{what}; before and after each round it was {told:?}");
 }
 
 fn toml(dir: &Path, base: u16, setup: Setup<'_>) -> String {

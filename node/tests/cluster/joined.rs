@@ -344,7 +344,7 @@ async fn a_volume_that_is_put_back_while_no_node_runs_is_noticed_when_all_are_st
 async fn a_join_goes_on_when_the_leader_dies_at_any_step_of_it_and_when_the_log_is_gone() {
     let raft = "snapshot_log_bytes = \"1 MiB\"\nkeep_log_bytes = 0\n";
     let mut cluster = Cluster::start(Setup { hostile: true, raft: Some(raft), ..Setup::default() }).await;
-    let load = Load::full(&cluster, CLIENTS, 16 << 10);
+    let load = Load::start(&cluster, CLIENTS, 16 << 10);
     until("the log is trimmed", async || cluster.running().all(|node| node.trims_above(1) >= 1).then_some(())).await;
     for step in ["let in as a learner", "becomes a voter", "a voter now"] {
         let leader = cluster.leader().await;
