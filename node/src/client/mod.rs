@@ -259,12 +259,14 @@ impl Client {
     where
         Attempt: Future<Output = Result<T, Status>> + Send,
     {
-        let at = self.connections.next();
+        let (at, begun) = (self.connections.next(), Instant::now());
         let channel = match self.connections.connect(&at, timeout.min(CONNECT_TIMEOUT)).await {
             Ok(channel) => channel,
             Err(error) => return Err(Failure::not_connected(at, &error)),
         };
-        match tokio::time::timeout(timeout, operation(channel, timeout)).await {
+        // To connect has taken some of it.
+        let left = timeout.saturating_sub(begun.elapsed());
+        match tokio::time::timeout(left, operation(channel, left)).await {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(status)) if failure::is_timeout(&status) => Err(Failure::silent(at, timeout)),
             Ok(Err(status)) => Err(Failure::of(at, &status)),

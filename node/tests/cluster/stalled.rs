@@ -9,7 +9,7 @@ use crate::harness::{Cluster, DEFAULT_TIMINGS, PATIENCE, Setup, calm, turn_alone
 /// Several times the longest election timeout.
 const STALL: Duration = Duration::from_secs(10);
 
-/// Keeps every node's apply thread busy with commands that spin until their fuel is spent, about a second each.
+/// Keeps every node's apply thread busy with commands that spin until their fuel is spent, a fifth of a second each or more.
 async fn spin(client: Client, until: Instant) -> u32 {
     let mut spun = 0;
     while Instant::now() < until {
