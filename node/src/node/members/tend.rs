@@ -122,8 +122,10 @@ impl Node {
                 own: *id == own,
             }
         };
-        let members = membership.nodes().map(seen).collect();
+        let mut members: Vec<_> = membership.nodes().map(seen).collect();
         drop(views);
+        // By what people call them: in the order of their ids, which are random, they would be named in another order on each cluster.
+        members.sort_by(|left, right| (left.ordinal, &left.name, left.id).cmp(&(right.ordinal, &right.name, right.id)));
         Sight { members, replicas: self.wanted_replicas() }
     }
 
