@@ -1,6 +1,7 @@
 """What k8s/test does around its cases, with stand-ins for what it starts: which of its programs it trusts, and that nothing is left."""
 
 import os
+import pathlib
 import shutil
 import signal
 import subprocess
@@ -75,6 +76,48 @@ def test_what_a_build_has_left_that_was_killed_is_removed_by_the_next(cache):
     left.chmod(0o555)
     binaries(cache)
     assert sorted(each.name for each in cache.parent.iterdir()) == [cache.name, f"{cache.name}.lock"]
+
+
+@pytest.fixture
+def debian(cache, tmp_path):
+    """A machine whose apt has this source of Kubernetes, and a compiler that does not compile it."""
+    (cache / "kubelet").unlink()
+    bin = tmp_path / "bin"
+    for name in ["awk", "cat", "cp", "env", "ln", "sort", "tar", "xz"]:
+        (bin / name).symlink_to(shutil.which(name))
+    tree = tmp_path / f"kubernetes-{VERSION}"
+    tree.mkdir()
+    subprocess.run(["tar", "-C", tmp_path, "-cJf", tmp_path / "orig.tar.xz", tree.name], check=True)
+    for name in ["dpkg-deb", "sudo", "rsync", "cc", "make"]:
+        program(bin / name, "[ ${0##*/} != make ]")
+
+    def build(dsc):
+        program(
+            bin / "apt-get",
+            f"""case "$*" in
+                indextargets*) echo deb-src there bookworm main ;;
+                *' source '*) : >{dsc}; cp {tmp_path}/orig.tar.xz kubernetes_1.orig.tar.xz ;;
+                *' download '*) : >etcd-server_1.deb; : >busybox-static_1.deb ;;
+            esac""",
+        )
+        return binaries(cache)
+
+    return build
+
+
+@pytest.mark.parametrize("version", ["1.20.5+really1.20.2-1.1+deb12u1", "1.20.5+really1.20.2-1", "1.20.2-1"])
+def test_the_source_is_known_by_the_version_that_it_really_has(version, debian):
+    ran = debian(f"kubernetes_{version}.dsc")
+    assert ran.returncode == 1 and ran.stderr.splitlines()[-1] == "error: kubernetes: Kubernetes does not compile", ran.stderr
+
+
+@pytest.mark.parametrize("version", ["1.33.4+ds-1", "1.20.25-1", "11.20.2-1"])
+def test_another_source_is_not_compiled(version, debian):
+    ran = debian(f"kubernetes_{version}.dsc")
+    assert f"kubernetes_{version}.dsc" in ran.stderr.splitlines()[-1] and "does not compile" not in ran.stderr
+    # Debian 12 is to have it; another one need not.
+    bookworm = "VERSION_CODENAME=bookworm" in pathlib.Path("/etc/os-release").read_text()
+    assert ran.returncode == (1 if bookworm else SKIPPED), ran.stderr
 
 
 # --- k8s/test/run ------------------------------------------------------------------------------------------------------------
