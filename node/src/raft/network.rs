@@ -40,6 +40,10 @@ const APPEND_DEADLINE: Duration = Duration::from_secs(10);
 /// Between two attempts to append to a peer that cannot be reached.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// For so long after a heartbeat that came to nothing there is no other. There is one for each read that is confirmed, and a peer that is
+/// gone would be called a thousand times a second.
+const MOMENT: Duration = Duration::from_millis(50);
+
 /// Makes a [`Link`] for each peer and purpose that openraft asks for.
 #[derive(Debug, Clone)]
 pub struct Network {
@@ -53,7 +57,7 @@ impl Network {
     }
 
     fn link(&self, target: NodeId, member: &Member, purpose: Purpose) -> Link {
-        Link { peers: self.peers.clone(), target, made_for: member.peer_addr.clone(), purpose }
+        Link { peers: self.peers.clone(), target, made_for: member.peer_addr.clone(), purpose, failed: None }
     }
 }
 
@@ -81,6 +85,8 @@ pub struct Link {
     /// Where the peer was when the link was made.
     made_for: String,
     purpose: Purpose,
+    /// When the last heartbeat came to nothing, if it did.
+    failed: Option<Instant>,
 }
 
 type AppendResults<'s> = BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>;
@@ -199,6 +205,10 @@ struct Unanswered {
 struct Ended;
 
 #[derive(Debug, thiserror::Error)]
+#[error("the peer did not answer a moment ago")]
+struct Failed;
+
+#[derive(Debug, thiserror::Error)]
 #[error("no answer to an append within {} s", APPEND_DEADLINE.as_secs())]
 struct Overdue;
 
@@ -243,7 +253,13 @@ impl NetStreamAppend<TypeConfig> for Link {
                 return self.replicate(input, APPEND_DEADLINE.min(option.soft_ttl() * 8)).await;
             }
             let Some(request) = input.next().await else { return Ok(stream::empty().boxed()) };
-            let result = self.heartbeat(request, option.soft_ttl()).await;
+            let result = if self.failed.is_some_and(|at| at.elapsed() < MOMENT) {
+                Err(Unreachable::new(&Failed).into())
+            } else {
+                let result = self.heartbeat(request, option.soft_ttl()).await;
+                self.failed = result.is_err().then(Instant::now);
+                result
+            };
             Ok(stream::iter([result]).boxed())
         })
     }
@@ -310,8 +326,15 @@ impl NetSnapshot<TypeConfig> for Link {
             last: snapshot.meta.last_log_id.as_ref().map(Into::into),
             membership: Some((&snapshot.meta.last_membership).into()),
         };
-        tracing::info!(target = %self.target, last = %snapshot.meta, "sending a snapshot");
+        let (target, last) = (self.target, snapshot.meta.last_log_id.map(|last| last.index));
         let outbound = snapshot.snapshot.into_chunks(header, Arc::clone(&self.peers.meter().sent));
+        // Nobody takes it as long as there is no connection; that is tried again and again.
+        let outbound = outbound.enumerate().map(move |(at, chunk)| {
+            if at == 0 {
+                tracing::info!(%target, last, "sending a snapshot");
+            }
+            chunk
+        });
         let mut client = self.peers.client(&self.addr(), self.purpose).map_err(|error| Unreachable::new(&error))?;
         let call = client.snapshot(self.peers.addressed(self.target, outbound));
         // Not `soft_ttl`: a large snapshot takes as long as it takes. A peer that stops reading breaks the keep-alive.

@@ -170,13 +170,17 @@ impl Node {
     /// As leader: sees to it that what the files want is answered.
     pub(super) async fn follow_files(&self) {
         let Some(wish) = self.agreed_wish() else { return };
-        let view = self.inner.reader.view();
-        let decided = match view.decisions() {
-            Ok(decided) => decided,
-            Err(fault) => return self.inner.fatal.raise(fault),
-        };
         let limits = wish.limits.map(|limits| clamp(limits.into()).into());
-        for open in wishes::open(&admin::Wish { limits, ..wish }, &decided, view.limits()) {
+        let wish = admin::Wish { limits, ..wish };
+        if self.open(&wish).is_empty() {
+            return;
+        }
+        // The leader before this one may have answered, in an entry that is not applied here yet.
+        if let Err(error) = self.inner.reads.read_index().await {
+            return tracing::debug!(%error, "what the log has answered is not known here; it will be looked at again");
+        }
+        let view = self.inner.reader.view();
+        for open in self.open(&wish) {
             let done = match open {
                 Open::Limits(limits) => self.set_limits(limits).await,
                 Open::Stop(name) => self.stop_module(&name, &view).await,
@@ -189,6 +193,18 @@ impl Node {
                 // What follows may need it: a module that begins under the old limits, or beside one that still has its service,
                 // would be refused, and stay so.
                 return tracing::debug!(%error, "what the files want was not logged; it will be tried again");
+            }
+        }
+    }
+
+    /// What the files want and the log has not answered, as far as it is applied here.
+    fn open(&self, wish: &admin::Wish) -> Vec<Open> {
+        let view = self.inner.reader.view();
+        match view.decisions() {
+            Ok(decided) => wishes::open(wish, &decided, view.limits()),
+            Err(fault) => {
+                self.inner.fatal.raise(fault);
+                Vec::new()
             }
         }
     }
