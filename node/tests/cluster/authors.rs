@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::harness::{Cluster, Ran, Setup, balsa, free_ports, perish_with_us, program, turn, until};
+use crate::harness::{Cluster, Ran, Setup, balsa, free_ports, perish_with_us, program, reserve, turn, until_within};
 use crate::project::mirror;
 
 /// What cargo builds for these tests is kept from run to run.
@@ -45,7 +45,9 @@ impl Dev {
     fn start(project: &Path) -> Self {
         let log = project.with_extension("log");
         let mut dev = program();
-        dev.args(["dev", "--port", &free_ports(9).to_string()]).current_dir(project).stdin(Stdio::null());
+        // Its HTTP port is 80 above the first, and the first of other ports that tests take.
+        let port = std::iter::repeat_with(|| free_ports(2)).take(100).find(|port| reserve(port + 80)).unwrap();
+        dev.args(["dev", "--port", &port.to_string()]).current_dir(project).stdin(Stdio::null());
         dev.env("CARGO_TARGET_DIR", target_dir()).env("CARGO_NET_OFFLINE", "true");
         dev.stdout(Stdio::null()).stderr(File::create(&log).unwrap()).kill_on_drop(true);
         perish_with_us(&mut dev);
@@ -58,7 +60,8 @@ impl Dev {
 
     /// Waits until it has said `what` so many times.
     async fn says(&self, what: &str, times: usize) {
-        until(&format!("`balsa dev` has said {what:?} {times} times"), async || {
+        // Cargo builds meanwhile.
+        until_within(BUILD, &format!("`balsa dev` has said {what:?} {times} times"), async || {
             (self.log().matches(what).count() >= times).then_some(())
         })
         .await;

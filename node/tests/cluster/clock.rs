@@ -8,7 +8,7 @@ use balsa::proto::kvstore::PutRequest;
 use prost::Message;
 use uuid::Uuid;
 
-use crate::harness::{Cluster, Node, Setup, calm, turn_alone, until};
+use crate::harness::{Cluster, Node, Setup, calm, until};
 
 const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Log time may be this far from this machine's clock: far below the window of an hour, not to speak of ten years.
@@ -62,7 +62,7 @@ fn times_led(node: &Node) -> u64 {
 #[tokio::test]
 async fn a_leader_whose_clock_is_set_ten_years_ahead_moves_no_time_and_hands_over() {
     let setup = Setup { clocks: true, limits: WINDOW, ..Setup::default() };
-    let mut cluster = Cluster::start_in(turn_alone().await, setup).await;
+    let mut cluster = Cluster::start(setup).await;
     let call = put("early", Uuid::now_v7().to_string());
     let early = (call.clone(), cluster.client().call(&call).await.unwrap());
     let odd = cluster.leader().await;

@@ -98,6 +98,12 @@ async fn says_how_a_node_is(cluster: &Cluster) {
 async fn a_minority_says_that_it_is_unavailable() {
     let mut cluster = Cluster::start(Setup::default()).await;
     cluster.balsa(&["put", "fruit", "apple"]).await.ends(0);
+    let third = cluster.nodes[2].address();
+    until("the third node has it, too", async || {
+        let get = balsa(cluster.dir(), &["--endpoints", &third, "get", "fruit", "--stale"]).await;
+        (get.out == "apple").then_some(())
+    })
+    .await;
     cluster.nodes[0].kill().await;
     cluster.nodes[1].kill().await;
     let get = cluster.balsa(&["--timeout", "3s", "get", "fruit"]).await;

@@ -31,7 +31,13 @@ const LINES_SHOWN: usize = 60;
 const LINE_BYTES_SHOWN: usize = 300;
 
 /// Who has it may run nodes. Several clusters of one test may share it.
-pub(crate) type Turn = Arc<SemaphorePermit<'static>>;
+pub(crate) type Turn = Arc<Place>;
+
+/// What it takes. Given up in this order, the lock last.
+pub(crate) struct Place {
+    _places: SemaphorePermit<'static>,
+    _alone: Option<fs::File>,
+}
 
 /// Tests that run nodes at the same time. Most of the time each waits: for an election, or for a process to start.
 const AT_ONCE: u32 = 2;
@@ -40,12 +46,21 @@ static PLACES: Semaphore = Semaphore::const_new(AT_ONCE as usize);
 
 /// For a test that runs nodes without a [`Cluster`], or more than one.
 pub(crate) async fn turn() -> Turn {
-    Arc::new(PLACES.acquire().await.expect("it is never closed"))
+    let place = PLACES.acquire().await.expect("it is never closed");
+    Arc::new(Place { _places: place, _alone: None })
 }
 
-/// For a test beside which none may run nodes: it measures, fills the machine, or would take another's work for a fault.
+/// For a test beside which none may run nodes: it measures, fills the machine, or would take another's work for a fault. Nor does a case
+/// on Kubernetes (k8s/test/cases) go meanwhile. It is waited for first, so that other tests' clusters do not wait as well.
 pub(crate) async fn turn_alone() -> Turn {
-    Arc::new(PLACES.acquire_many(AT_ONCE).await.expect("it is never closed"))
+    let lock = tokio::task::spawn_blocking(|| {
+        let lock = fs::File::create(Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/alone.lock")).unwrap();
+        lock.lock().unwrap();
+        lock
+    });
+    let lock = Some(lock.await.unwrap());
+    let places = PLACES.acquire_many(AT_ONCE).await.expect("it is never closed");
+    Arc::new(Place { _places: places, _alone: lock })
 }
 
 /// What is special about a cluster.
@@ -256,6 +271,16 @@ impl Cluster {
             leader.filter(|_| agree).map(|(at, _)| *at)
         })
         .await
+    }
+
+    /// Has the node at `at` lead.
+    pub(crate) async fn lead(&self, at: usize) {
+        let name = &self.nodes[at].name;
+        until(&format!("{name} leads"), async || {
+            self.balsa(&["member", "transfer-leader", name]).await;
+            (self.leader().await == at).then_some(())
+        })
+        .await;
     }
 
     /// The place of a node that does not lead.
@@ -685,8 +710,13 @@ fn fake_clock() -> PathBuf {
 }
 
 /// Looks until there is something to see.
-pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) async fn until<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
+    until_within(PATIENCE, what, look).await
+}
+
+/// The same, for something that may take longer.
+pub(crate) async fn until_within<T>(patience: Duration, what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(seen) = look().await {
             return seen;
@@ -757,7 +787,7 @@ const PORTS: u16 = 20;
 
 /// Whether these ports, from `base` on, are nobody else's until this process ends: neither a cluster's that is about to start or has a node
 /// down, nor those of other tests on this machine. Whoever takes ports here has the UDP port of the first, which nobody needs.
-fn reserve(base: u16) -> bool {
+pub(crate) fn reserve(base: u16) -> bool {
     static TAKEN: parking_lot::Mutex<Vec<UdpSocket>> = parking_lot::Mutex::new(Vec::new());
     UdpSocket::bind((Ipv4Addr::LOCALHOST, base)).is_ok_and(|socket| {
         TAKEN.lock().push(socket);

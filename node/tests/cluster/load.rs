@@ -20,8 +20,8 @@ use crate::hostile::{
 const PUT_EVERY: u64 = 8;
 /// Messages of a stream: so many that it takes a while.
 const STREAMED: u32 = 5_000;
-/// A client's pause after each command, where a full load is not what the test is about: two tests at a time are to have processors left.
-const PACE: Duration = Duration::from_millis(10);
+/// A client's pause after each call, where a full load is not what the test is about: two tests at a time are to have processors left.
+pub(crate) const PACE: Duration = Duration::from_millis(10);
 
 /// Clients at work.
 pub(crate) struct Load {
@@ -217,6 +217,7 @@ async fn ask(client: Client, stop: Arc<AtomicBool>) -> Tally {
             }
             Err(error) => tally.failed(&error),
         }
+        tokio::time::sleep(PACE).await;
     }
     tally
 }
@@ -233,6 +234,7 @@ async fn listen(client: Client, stop: Arc<AtomicBool>) -> Tally {
             }
             Err(error) => tally.failed(&error),
         }
+        tokio::time::sleep(PACE).await;
         begun = Instant::now();
     }
     tally

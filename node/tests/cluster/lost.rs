@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::{Cluster, SLOW_ELECTIONS, Setup, stays, turn_alone, until};
+use crate::harness::{Cluster, SLOW_ELECTIONS, Setup, stays, until};
 
 /// Lines about trouble since `from`.
 fn warnings(log: &str, from: usize) -> Vec<&str> {
@@ -13,7 +13,7 @@ fn warnings(log: &str, from: usize) -> Vec<&str> {
 async fn a_dead_peer_is_one_line_in_each_log_and_its_return_another() {
     // That a machine which stands still makes somebody stand for election is worth lines of its own.
     let setup = Setup { raft: Some(SLOW_ELECTIONS), ..Setup::default() };
-    let mut cluster = Cluster::start_in(turn_alone().await, setup).await;
+    let mut cluster = Cluster::start(setup).await;
     let leader = cluster.leader().await;
     let dead = cluster.follower().await;
     let others: Vec<_> = (0..3).filter(|at| *at != dead).collect();

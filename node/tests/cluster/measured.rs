@@ -10,7 +10,7 @@ use balsa::client::{Call, Kind};
 use tokio::process::Command;
 
 use crate::exposition::{self, Family};
-use crate::harness::{Cluster, Node, SLOW_ELECTIONS, Setup, balsa, run, turn_alone, until};
+use crate::harness::{Cluster, Node, SLOW_ELECTIONS, Setup, balsa, run, until};
 use crate::python::python;
 
 type Families = BTreeMap<String, Family>;
@@ -59,7 +59,7 @@ fn root() -> PathBuf {
 #[tokio::test]
 async fn the_metrics_of_a_cluster_say_what_happens_and_clients_make_no_series() {
     let setup = Setup { raft: Some(SLOW_ELECTIONS), ..Setup::default() };
-    let cluster = Cluster::start_in(turn_alone().await, setup).await;
+    let cluster = Cluster::start(setup).await;
     let (leader, follower) = (cluster.leader().await, cluster.follower().await);
     let node = &cluster.nodes[follower];
     let endpoint = node.address();

@@ -87,7 +87,7 @@ async fn change(cluster: &mut Cluster, kind: &Kind, step: &str) {
     println!("--- the leader dies at {step:?} of {}", kind.name);
     let leader = cluster.leader().await;
     let header = ModulePush { allow_breaking: kind.allow_breaking, ..ModulePush::default() };
-    let through = &cluster.nodes[cluster.follower().await];
+    let through = &cluster.nodes[(leader + 1) % 3];
     let mut push = Push::begin(through, &kind.wasm, header).await.unwrap();
     let ended = push.reaches(step).await;
     assert_eq!(matches!(ended, Ok(None)), kind.comes_to(step), "{}: {ended:?}", kind.name);

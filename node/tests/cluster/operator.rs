@@ -123,10 +123,16 @@ pub(crate) async fn retry(node: &Node, name: &str, without: &[&str]) -> Vec<Stri
     .await
 }
 
-/// Rows that were deleted.
+/// Rows that were deleted, once there is a leader to do so.
 pub(crate) async fn drop_module(node: &Node, name: &str) -> Result<u64, Status> {
-    let request = ModuleDropRequest { name: name.into() };
-    Ok(operator(node).await.unwrap().module_drop(request).await?.into_inner().rows)
+    until("a leader drops it, or refuses to", async || {
+        let request = ModuleDropRequest { name: name.into() };
+        match operator(node).await.unwrap().module_drop(request).await {
+            Err(status) if status.code() == Code::Unavailable => None,
+            told => Some(told.map(|dropped| dropped.into_inner().rows)),
+        }
+    })
+    .await
 }
 
 /// The row's activation.

@@ -11,7 +11,7 @@ use tonic::client::Grpc;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
-use crate::harness::{Cluster, SLOW_ELECTIONS, Setup, turn_alone};
+use crate::harness::{Cluster, SLOW_ELECTIONS, Setup};
 use crate::hostile::{ADD, GET, GetRequest, GetResponse, PUT, PutRequest, number, total};
 
 /// Commands that end badly: method, the number in the request, the code. A name stands for its whole story in
@@ -105,7 +105,7 @@ async fn put_once(uri: String, key: String, bytes: usize) -> Result<(), Status> 
 async fn overload_is_refused_with_a_hint_and_the_cluster_goes_on_afterwards() {
     // A leader that hears of nobody for an election timeout takes no more writes at all; this one is to take too many.
     let setup = Setup { hostile: true, raft: Some(SLOW_ELECTIONS), ..Setup::default() };
-    let mut cluster = Cluster::start_in(turn_alone().await, setup).await;
+    let mut cluster = Cluster::start(setup).await;
     let leader = cluster.leader().await;
     for at in (0..3).filter(|at| *at != leader) {
         cluster.nodes[at].freeze();

@@ -6,7 +6,7 @@
 //! busy machine cannot be taken for one.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -14,6 +14,8 @@ use crate::harness::{Cluster, Setup, run, until};
 use crate::hostile::total;
 use crate::load::{Load, Tally};
 
+/// For load balancers to notice; as long as the test would have to wait if the node waited it out.
+const DRAIN_WAIT: Duration = Duration::from_secs(45);
 const CLIENTS: usize = 6;
 const VALUE_BYTES: usize = 200;
 
@@ -119,11 +121,15 @@ async fn where_there_is_no_previous_version_the_summary_of_ci_says_so() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_is_told_to_stop_serves_on_until_load_balancers_have_noticed() {
     let mut cluster = Cluster::stopped(Setup { hostile: true, ..Setup::default() }).await;
-    cluster.nodes.iter_mut().for_each(|node| node.environment = vec![("BALSA_NODE__DRAIN_WAIT_MS", "45000".into())]);
+    cluster
+        .nodes
+        .iter_mut()
+        .for_each(|node| node.environment = vec![("BALSA_NODE__DRAIN_WAIT_MS", DRAIN_WAIT.as_millis().to_string())]);
     cluster.start_all();
     cluster.ready().await;
     let leader = cluster.leader().await;
     let node = &cluster.nodes[leader];
+    let told = Instant::now();
     node.signal(Signal::TERM);
     until("it says that it is not ready", async || {
         let answer = node.get("/readyz").await?;
@@ -141,4 +147,5 @@ async fn a_node_that_is_told_to_stop_serves_on_until_load_balancers_have_noticed
     // Told by somebody who waits, it waits no more.
     node.signal(Signal::INT);
     assert!(cluster.nodes[leader].exited().await.success());
+    assert!(told.elapsed() < DRAIN_WAIT, "it waited all the same");
 }

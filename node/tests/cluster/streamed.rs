@@ -2,13 +2,14 @@
 
 use balsa::client::{Client, Code, Error, RawCodec, Read};
 use bytes::Bytes;
+use futures::future::join_all;
 use prost::Message;
 use tokio_stream::StreamExt;
 use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
-use crate::harness::{Cluster, Node, PATIENCE, Setup, turn_alone, until};
+use crate::harness::{Cluster, Node, PATIENCE, Setup, until};
 use crate::hostile::{ADD, STREAM, StreamRequest, number, total};
 
 /// Streams that a node runs at once.
@@ -47,7 +48,7 @@ async fn unread(node: &Node) -> Result<Streaming<Bytes>, Status> {
 #[tokio::test]
 async fn streams_are_large_and_slow_and_in_nobodys_way() {
     let limits = "query_fuel = 2000000000";
-    let cluster = Cluster::start_in(turn_alone().await, Setup { hostile: true, limits, ..Setup::default() }).await;
+    let cluster = Cluster::start(Setup { hostile: true, limits, ..Setup::default() }).await;
     let follower = &cluster.nodes[cluster.follower().await];
     let client = follower.client_within(2 * PATIENCE);
     client.command(ADD, number(42)).await.unwrap();
@@ -60,21 +61,19 @@ async fn streams_are_large_and_slow_and_in_nobodys_way() {
     assert!(grown < GROWTH_BYTES, "the node grew by {grown} bytes");
 
     // As many slow clients as there may be; everybody else is served.
-    let mut slow = Vec::new();
-    for _ in 0..STREAMS_MAX {
-        slow.push(unread(follower).await.unwrap());
-    }
+    let slow = join_all((0..STREAMS_MAX).map(|_| unread(follower))).await;
+    let mut slow: Vec<_> = slow.into_iter().map(Result::unwrap).collect();
     let refused = unread(follower).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
     assert_eq!(total(&client, Read::Linearizable).await.unwrap(), 42);
     client.command(ADD, number(1)).await.unwrap();
 
-    // A client that hangs up makes room for another; one that goes on gets all.
-    drop(slow.pop());
-    let another = until("a stream is free", async || unread(follower).await.ok()).await;
+    // One that goes on gets all, and a client that hangs up makes room for another.
     let rest = slow.pop().unwrap().collect::<Result<Vec<_>, _>>();
     let rest = tokio::time::timeout(2 * PATIENCE, rest).await.expect("the rest of a stream comes");
     assert_eq!(rest.unwrap().len(), 49);
+    drop(slow.pop());
+    let another = until("a stream is free", async || unread(follower).await.ok()).await;
     drop((slow, another));
     until("all streams are free", async || read(&client, 3, 10).await.ok()).await;
 }

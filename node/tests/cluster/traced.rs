@@ -1,11 +1,14 @@
 //! One trace follows a command over the nodes that have to do with it, as a collector sees it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
@@ -23,6 +26,8 @@ use crate::harness::{Cluster, Node, SLOW_ELECTIONS, Setup, until};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const OTHER_TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+/// How long the library waits for a collector's answer.
+const EXPORT: Duration = Duration::from_secs(10);
 const CLIENT: &str = "00f067aa0ba902b7";
 
 /// Spans, each with the node that sent it.
@@ -230,19 +235,35 @@ async fn what_was_sampled_is_sent_also_when_a_host_fault_ends_the_node() {
     rustix::process::prlimit(Some(cluster.nodes[0].id()), Resource::Fsize, full).unwrap();
     let client = cluster.nodes[0].client_within(Duration::from_secs(2));
     let large = Put { key: b"large".to_vec(), value: vec![7; 500_000] }.encode_to_vec();
-    let written = async { while client.command(&format!("/{CALL}"), large.clone()).await.is_ok() {} };
-    let (ended, ()) = tokio::join!(cluster.nodes[0].exited(), written);
+    let call = format!("/{CALL}");
+    let written = stream::repeat(()).for_each(async |()| drop(client.command(&call, large.clone()).await));
+    let ended = tokio::select! {
+        ended = cluster.nodes[0].exited() => ended,
+        () = written => unreachable!("nobody stops writing"),
+    };
     assert_eq!(ended.code(), Some(1), "a host fault");
     let names: BTreeSet<_> = collector.of(TRACE).into_iter().map(|(_, span)| span.name).collect();
     assert_eq!(names, BTreeSet::from([CALL, "propose", "log flush", "apply", "wasm"].map(str::to_owned)));
 }
 
 #[tokio::test]
-async fn a_collector_that_is_not_there_holds_nothing_up() {
-    let otlp = "endpoint = \"http://127.0.0.1:1\"\nsample_ratio = 1\n";
-    let mut cluster = Cluster::start(Setup { replicas: 1, otlp: Some(otlp), ..Setup::default() }).await;
-    for _ in 0..20 {
-        cluster.balsa(&["put", "fruit", "apple"]).await.ends(0);
+async fn a_collector_that_is_not_there_or_never_answers_holds_nothing_up() {
+    // The kernel takes calls there, and nobody takes them from the kernel.
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    for address in ["127.0.0.1:1".to_owned(), mute.local_addr().unwrap().to_string()] {
+        let otlp = format!("endpoint = \"http://{address}\"\nsample_ratio = 1\n");
+        let mut cluster = Cluster::stopped(Setup { replicas: 1, otlp: Some(&otlp), ..Setup::default() }).await;
+        // Spans are sent all the time.
+        cluster.nodes[0].environment = vec![("OTEL_BSP_SCHEDULE_DELAY", "10".into())];
+        cluster.start_all();
+        cluster.ready().await;
+        let begun = Instant::now();
+        for _ in 0..20 {
+            put(&cluster.nodes[0], TRACE, "01").await;
+        }
+        assert!(begun.elapsed() < EXPORT, "calls wait for the collector: {:?}", begun.elapsed());
+        let begun = Instant::now();
+        assert!(cluster.nodes[0].terminate().await.success());
+        assert!(begun.elapsed() < EXPORT, "the end waits for the collector: {:?}", begun.elapsed());
     }
-    assert!(cluster.nodes[0].terminate().await.success());
 }

@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::harness::turn_alone;
+use crate::harness::turn;
 
 /// Names the image for the test that runs inside.
 const IMAGE: &str = "BALSA_TEST_IMAGE";
@@ -49,13 +49,15 @@ pub(super) async fn with_engine<T: Copy>(test: T, body: impl AsyncFnOnce(Engine)
     if let Ok(image) = std::env::var(IMAGE) {
         return body(Engine { image, label: label() }).await;
     }
-    let _turn = turn_alone().await;
-    static PLACE: OnceLock<Place> = OnceLock::new();
+    let _turn = turn().await;
+    // What failed once is not tried again: the lock is held until this process ends.
+    static PLACE: OnceLock<Option<Place>> = OnceLock::new();
     // Its threads are named after tests, but not if there is only one.
     let (_, name) = type_name_of(test).split_once("::").expect("it begins with the crate's name");
-    match PLACE.get_or_init(find) {
-        Place::Forbidden => say(&format!("SKIPPED for want of containers: {name}")),
-        place => run_inside(place, name).await,
+    match PLACE.get_or_init(|| std::panic::catch_unwind(find).ok()) {
+        None => panic!("there is no engine for containers; the test that looked for one says why"),
+        Some(Place::Forbidden) => say(&format!("SKIPPED for want of containers: {name}")),
+        Some(place) => run_inside(place, name).await,
     }
 }
 
