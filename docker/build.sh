@@ -68,6 +68,7 @@ else
     # A context of just what goes in; -p keeps its times, so that the same files give the same image.
     context=$(mktemp -d)
     trap 'rm -rf "$context"' EXIT
+    trap 'exit 130' INT TERM HUP
     mkdir "$context/data"
     install -p -m 755 "$binary" "$context/balsa"
     install -p -m 755 "$root/docker/check-then-stay" "$context/check-then-stay"

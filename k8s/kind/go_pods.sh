@@ -5,11 +5,13 @@ take_options "$@"
 find_overlay
 need_cluster
 render
+# The servers and the ConfigMap are left alone.
+selector=$clients
+would_take
 
 say "deleting the client, if there is one"
 kube delete deployment balsa-client --ignore-not-found --cascade=foreground --timeout="${timeout}s" ||
     fail "the client was not gone within $timeout s"
 say "applying the client of $overlay"
-# The selector leaves the servers and the ConfigMap alone.
-kube apply --kustomize "$overlay" --selector "$clients" || fail "the cluster does not take the client of $overlay"
+kube apply --kustomize "$overlay" --selector "$selector" || fail "the cluster does not take the client of $overlay"
 wait_for_check

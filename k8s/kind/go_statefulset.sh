@@ -17,12 +17,13 @@ find_overlay
 need_cluster
 render
 refuse_fewer
+would_take
 
 say "deleting the StatefulSet, if there is one"
 # In the foreground: it returns when the pods are gone too, each of which has drained first.
 kube delete statefulset balsa --ignore-not-found --cascade=foreground --timeout="${timeout}s" ||
     fail "the StatefulSet was not gone within $timeout s"
 say "applying $overlay"
-kube apply --kustomize "$overlay" || fail "the cluster does not take the manifests of $overlay"
+kube apply --kustomize "$overlay" || fail "the cluster does not take the manifests of $overlay, and the servers are deleted; their volumes are there, and the next run uses them"
 wait_for_servers
 kube get pods --selector "$servers" --output wide || fail "the pods cannot be listed"

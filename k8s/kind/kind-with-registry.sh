@@ -74,6 +74,10 @@ cluster_works() {
     why="its apiserver does not answer"
     kube get --raw /readyz --request-timeout=10s >/dev/null 2>&1 || return 1
     ready=$(kube get nodes --output 'jsonpath={range .items[*]}{.metadata.name}{" "}{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}') || return 1
+    # A context that is somebody else's will not become this cluster's.
+    # shellcheck disable=SC2086 # words
+    printf '%s\n' $nodes | grep -qFx "$(printf '%s\n' "$ready" | awk '{ print $1 }')" ||
+        fail "the context $context is not that of the kind cluster $cluster: it has none of its nodes"
     for node in $nodes; do
         why="its node $node is not ready"
         printf '%s\n' "$ready" | grep -qx "$node True" || return 1

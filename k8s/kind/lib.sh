@@ -49,7 +49,7 @@ options="Options of all these scripts:
   -n, --namespace NAME  where balsa is [default: that of the context]
       --context NAME    another cluster than kind's [default: $context]
       --current-context kubectl's current one
-  -k, --overlay DIR     what is applied [default: what start.sh deployed, else k8s/overlays/kind]
+  -k, --overlay DIR     what is applied [default, in kind: what start.sh deployed, else k8s/overlays/kind]
       --timeout SECONDS how long to wait for one step [default: $timeout]
   -h, --help"
 
@@ -95,9 +95,11 @@ take_options() {
     done
 }
 
-# What to apply.
+# What to apply. Images of a registry beside kind are of no use to another cluster.
 find_overlay() {
     [ -n "$overlay" ] || {
+        [ "$context" = "kind-$cluster" ] ||
+            wrong "what is applied to another cluster than kind's has to be said: --overlay k8s/base, for instance"
         overlay=$root/k8s/overlays/kind
         [ ! -e "$deployed/kustomization.yaml" ] || overlay=$deployed
     }
@@ -109,6 +111,17 @@ render() {
     # No cluster is asked. The variable may hold several words.
     # shellcheck disable=SC2086
     manifests=$($KUBECTL kustomize "$overlay") || fail "what is in $overlay does not make manifests; nothing was changed"
+}
+
+# Of the manifests only those with these labels.
+selector=
+# Ends here if the cluster would not take the manifests, before anything is deleted for their sake.
+would_take() {
+    error=$(kube apply --dry-run=server --kustomize "$overlay" ${selector:+--selector "$selector"} 2>&1 >/dev/null) || case $error in
+        # What cannot be changed can be made anew.
+        *'updates to statefulset spec'* | *'field is immutable'*) ;;
+        *) fail "the cluster does not take the manifests of $overlay; nothing was changed: $error" ;;
+    esac
 }
 
 # Servers that are taken away all at once, before the others have let them go, may be more than a majority can spare.
@@ -212,6 +225,7 @@ on_server() {
 }
 
 need_statefulset() {
-    [ -n "$(kube get statefulset balsa --ignore-not-found --output name)" ] ||
+    found=$(kube get statefulset balsa --ignore-not-found --output name) || fail "Kubernetes does not show the StatefulSet"
+    [ -n "$found" ] ||
         fail "there is no StatefulSet balsa${namespace:+ in namespace $namespace}: k8s/kind/go_statefulset.sh, or kubectl apply -k, makes it"
 }

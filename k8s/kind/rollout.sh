@@ -90,22 +90,31 @@ old() {
 # may be ready while the nodes cannot agree any more that it belongs to them.
 healthy() {
     look || return 1
-    # Without a server that answers this is empty, and everything is missing below.
-    nodes=$(on_server status 2>/dev/null) || nodes=
-    leaders=$(printf '%s\n' "$nodes" | awk '$3 == "leader"' | wc -l)
-    at=0
-    while [ $at -lt "$replicas" ]; do
-        name=balsa-$at
-        at=$((at + 1))
-        [ "$name" != "${1:-}" ] || continue
+    for name in $(all_but "${1:-}"); do
         why="$name is not ready"
         is_ready "$name" || return 1
+    done
+    nodes=$(on_server status 2>&1) || {
+        why="balsa status, on a server: $(printf '%s\n' "$nodes" | awk 'NF { last = $0 } END { print last }')"
+        return 1
+    }
+    for name in $(all_but "${1:-}"); do
         why="$name takes no part in the cluster"
         printf '%s\n' "$nodes" | awk -v name="$name" '$1 == name && ($3 == "leader" || $3 == "follower") { found = 1 } END { exit !found }' ||
             return 1
     done
-    why="$((leaders)) nodes say that they lead"
+    leaders=$(printf '%s\n' "$nodes" | awk '$3 == "leader" { count++ } END { print count + 0 }')
+    why="$leaders nodes say that they lead"
     [ "$leaders" -eq 1 ]
+}
+
+# The names of all servers but this one.
+all_but() {
+    at=0
+    while [ $at -lt "$replicas" ]; do
+        [ "balsa-$at" = "$1" ] || echo "balsa-$at"
+        at=$((at + 1))
+    done
 }
 
 # --- One pod after the other -----------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@
 #   --binary FILE         images around this balsa (static, as `make release` builds it) instead of building it in docker
 #   --fewer               even if there are more servers now than what is deployed has; the others may be no majority
 #
-# What is deployed, from whatever overlay, has the images that were just built.
+# What is deployed, from whatever overlay, has the images that were just built. Without -k it is what was deployed before, or else
+# k8s/overlays/kind.
 . "$(dirname "$0")/lib.sh"
 
 binary=
@@ -30,7 +31,10 @@ take_options "$@"
 need kind kubectl
 need_docker
 [ -z "$binary" ] || [ -x "$binary" ] || fail "$binary is not a program; make release builds one"
-overlay=${overlay:-$root/k8s/overlays/kind}
+if [ -z "$overlay" ]; then
+    overlay=$root/k8s/overlays/kind
+    [ ! -e "$deployed/kustomization.yaml" ] || overlay=$(sed -n 's/^# Of //p' "$deployed/kustomization.yaml")
+fi
 find_overlay
 render
 
@@ -80,6 +84,7 @@ write_overlay() {
     client=$(pushed balsa-client "$client_tag")
     cat >"$deployed/kustomization.yaml" <<-YAML
 	# Written by k8s/kind/start.sh.
+	# Of $base
 	apiVersion: kustomize.config.k8s.io/v1beta1
 	kind: Kustomization
 	resources:

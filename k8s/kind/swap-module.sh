@@ -3,7 +3,8 @@
 # cluster has activated it, and shows that. The servers run on; no call is lost.
 #
 # The module replaces the one of its own name. One with a new name is added to balsa.toml, and serves beside the others. It is checked
-# first, as a node would, and against what clients use now. Exit code 5 if the cluster refuses it; then the old one serves on.
+# first, as a node would, and against what clients use now; if it does not pass, nothing is changed. Exit code 5 if the cluster refuses it
+# nevertheless; then the old one serves on.
 #
 #   --unchecked           leave that check to the cluster, for instance since balsa.toml allows a breaking change
 . "$(dirname "$0")/lib.sh"
@@ -59,7 +60,7 @@ if [ -z "$unchecked" ]; then
     against=
     [ -z "$(active)" ] || against=--against-cluster
     # shellcheck disable=SC2086 # nothing, or one word
-    module check $against || fail "nothing was changed: the cluster would refuse this module"
+    module check $against || fail "nothing was changed: the module did not pass the check, or that could not be made; see above"
 fi
 
 # --- The ConfigMap ---------------------------------------------------------------------------------------------------------
@@ -99,6 +100,7 @@ esac
 refused_before=$(refused)
 patch=$(mktemp)
 trap 'rm -f "$patch"' EXIT
+trap 'exit 130' INT TERM HUP
 # In a file: a command line may not have room for a module.
 printf '{%s"binaryData":{"%s":"%s"}}' "$data" "$path" "$(base64 <"$file" | tr -d '\n')" >"$patch"
 answer=$(kube patch configmap balsa --type merge --patch-file "$patch") ||

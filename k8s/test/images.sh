@@ -133,7 +133,8 @@ case_compose() {
     compose exec -T client balsa get hello
     grep -qx world "$scratch/compose" || wrong "what was put is gone after down and up"
     compose down --volumes --timeout 1
-    [ -z "$(docker ps --all --quiet --filter label=com.docker.compose.project=balsa)$(docker volume ls --quiet --filter label=com.docker.compose.project=balsa)" ] ||
-        wrong "something is left"
+    left=$(docker ps --all --quiet --filter label=com.docker.compose.project=balsa)
+    volumes=$(docker volume ls --quiet --filter label=com.docker.compose.project=balsa)
+    [ -z "$left$volumes" ] || wrong "something is left"
     step "what is stored outlives docker compose down, and goes with its volumes"
 }
