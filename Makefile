@@ -89,15 +89,32 @@ run: build ## Start three nodes on this host, check them, and show what to try; 
 	@exec "$(TARGET_DIR)/debug/balsa" up --dir "$(RUN_DIR)" --check $(if $(PORT),--port $(PORT)) $(if $(RUN_ONCE),--once)
 
 # It shares what `build` compiles, but for a few small crates (.ci/features keeps it so). So does the previous
-# commit's program, for the test that goes over from it to this one's. A Kubernetes comes last; where the kernel allows no containers, a line
-# says that it was skipped. Neither comes with TEST_ARGS, which ask for some of cargo's tests.
-test: setup-test modules test-manifests $(if $(TEST_ARGS),,static) ## Run all tests
+# commit's program, for the test that goes over from it to this one's. A Kubernetes is tested beside cargo's tests, since both wait for
+# most of their time: what takes long to compile is compiled before. Neither comes with TEST_ARGS, which ask for some of cargo's
+# tests.
+test: setup-test modules test-manifests $(if $(TEST_ARGS),,static kubernetes) ## Run all tests
 	$(if $(TEST_ARGS),,$(call say,building the previous commit's program (minutes for a new commit)))
 	$(if $(TEST_ARGS),,@CARGO="$(CARGO)" CARGO_TARGET_DIR="$(TARGET_DIR)" .ci/previous "$(TARGET_DIR)/previous")
-	$(call say,building and running the tests (several minutes the first time: they contain a compiler for wasm))
-	@BALSA_PREVIOUS_BINARY="$(if $(TEST_ARGS),,$$(cat "$(TARGET_DIR)/previous/path"))" $(CARGO) test $(LOCKED) --workspace $(TEST_ARGS)
-	$(if $(TEST_ARGS),,$(call say,testing on Kubernetes (six minutes more the first time: it is built from source)))
-	$(if $(TEST_ARGS),,@$(TEST_ON_KUBERNETES) || [ $$? = 77 ])
+	$(if $(TEST_ARGS),,$(call say,building the tests (several minutes the first time: they contain a compiler for wasm)))
+	$(if $(TEST_ARGS),,@$(CARGO) test $(LOCKED) --workspace --no-run)
+	$(call say,running the tests$(if $(TEST_ARGS),, and beside them those on Kubernetes; they show in one piece at their end what is in $(TARGET_DIR)/kubernetes.log))
+	@$(MAKE) --no-print-directory -j 2 test-cargo $(if $(TEST_ARGS),,test-beside)
+
+# What `test` has set up and built, side by side. Each goes on to its end when the other one has failed.
+.PHONY: test-cargo test-beside
+test-cargo:
+	@unset MAKEFLAGS MFLAGS; BALSA_PREVIOUS_BINARY="$(if $(TEST_ARGS),,$$(cat "$(TARGET_DIR)/previous/path"))" \
+		$(CARGO) test $(LOCKED) --workspace $(TEST_ARGS)
+
+# Where the kernel allows no containers, a line says that it was skipped.
+test-beside:
+	@unset MAKEFLAGS MFLAGS; $(TEST_ON_KUBERNETES) >"$(TARGET_DIR)/kubernetes.log" 2>&1 && status=0 || status=$$?; \
+		cat "$(TARGET_DIR)/kubernetes.log"; [ $$status = 0 ] || [ $$status = 77 ]
+
+.PHONY: kubernetes
+kubernetes: setup-manifests # Install and build the Kubernetes that the tests run on
+	$(call say,building a Kubernetes (six minutes the first time))
+	@k8s/test/run --prepare || [ $$? = 77 ]
 
 # TEST_MANIFESTS_ARGS goes to pytest. Bytecode and caches would lie about in the checkout.
 .PHONY: test-manifests
