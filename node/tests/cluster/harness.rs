@@ -217,6 +217,7 @@ impl Cluster {
             config,
             log: self.dir().join("twin.log"),
             endpoint: Endpoint::new("127.0.0.1", first),
+            peer: Endpoint::new("127.0.0.1", first + 1),
             http: SocketAddr::from((Ipv4Addr::LOCALHOST, first + 2)),
             ..Node::new(self.dir(), Path::new(""), self.base, ordinal)
         }
