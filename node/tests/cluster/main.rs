@@ -9,8 +9,8 @@
 //!
 //! The same with machines of their own instead of processes, as far as a container is one: [`containers`].
 //!
-//! Two tests run nodes at a time: their clients have pauses, so that two cores carry that. Tests that fill the machine or measure, or in which
-//! nobody is to stand for election, are alone ([`harness::turn_alone`]). None sleeps for a fixed time where there
+//! Two tests run nodes at a time, and a Kubernetes beside them: their clients have pauses, so that two cores carry that. Tests that fill the
+//! machine are alone ([`harness::turn_alone`]). None sleeps for a fixed time where there
 //! is a condition to wait for, and each wait has a deadline that only a broken cluster meets. What a machine that stands still for
 //! seconds may cause by itself (an election) is a failure only if it happens again and again ([`harness::calm`]).
 
