@@ -4,6 +4,8 @@
 //! from `status`), and compares. Then it compares the nodes among themselves, at one log index: their rolling digests,
 //! which cover every entry, write and reply so far, and with `--deep` a hash of everything that is stored.
 //!
+//! Where no module serves `kvstore.v1`, nothing is written: the nodes are compared as of what was committed when the check began.
+//!
 //! It goes on while nodes are killed and come back: every step is retried until `--timeout`, which is for the whole check.
 //! What it cannot find out by then is not OK either.
 
@@ -25,6 +27,8 @@ use crate::limits::VALUE_BYTES_MAX;
 use crate::proto::admin::{DeepCheckResponse, NodeStatus};
 use compare::{Comparison, Digests};
 
+/// What it writes through.
+const SERVICE: &str = "kvstore.v1.KvStore";
 /// Pause between two looks at nodes that are not yet at the same index.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// For taking the values away again, whatever the check came to.
@@ -93,14 +97,41 @@ async fn examine(
     deadline: Instant,
     session: &mut Session<'_>,
 ) -> Result<Report, Error> {
-    let mut report = Report { values: args.values, ..Report::default() };
-    report.index = plan.write(client).await?;
+    let mut report = Report::default();
+    let written = match plan.write(client).await {
+        Err(error) if error.is_unknown_method() => None,
+        written => Some(written?),
+    };
+    let (nodes, committed) = nodes(client, deadline).await?;
+    report.nodes = nodes.iter().map(|node| node.name.clone()).collect();
+    report.index = written.unwrap_or(committed);
+    if written.is_some() {
+        report.values = args.values;
+        read_back(args, plan, &nodes, &mut report, session).await?;
+    } else {
+        let index = report.index;
+        say(session, || {
+            format!("no module serves {SERVICE}, so nothing was written; nodes are compared from index {index} on")
+        })?;
+    }
+    compare_digests(&nodes, deadline, &mut report, session).await?;
+    if args.deep {
+        compare_states(&nodes, deadline, &mut report, session).await?;
+    }
+    Ok(report)
+}
+
+/// Looks for what was written, through every node.
+async fn read_back(
+    args: &Check,
+    plan: &Plan,
+    nodes: &[Node],
+    report: &mut Report,
+    session: &mut Session<'_>,
+) -> Result<(), Error> {
     say(session, || {
         format!("wrote {} values of {} bytes, the last at index {}", args.values, args.size, report.index)
     })?;
-
-    let nodes = nodes(client, deadline).await?;
-    report.nodes = nodes.iter().map(|node| node.name.clone()).collect();
     for result in join_all(nodes.iter().map(|node| plan.read_back(node))).await {
         report.differences.extend(result?);
     }
@@ -108,11 +139,7 @@ async fn examine(
     if report.differences.is_empty() {
         say(session, || format!("read them back through {names}: all as written"))?;
     }
-    compare_digests(&nodes, deadline, &mut report, session).await?;
-    if args.deep {
-        compare_states(&nodes, deadline, &mut report, session).await?;
-    }
-    Ok(report)
+    Ok(())
 }
 
 fn say(session: &mut Session<'_>, text: impl FnOnce() -> String) -> Result<(), Error> {
@@ -198,13 +225,15 @@ impl Plan {
 /// Takes the values away again. That it may fail is no finding of the check, but worth a word.
 async fn clean_up(plan: &Plan, session: &mut Session<'_>) {
     let client = session.client.until(Instant::now() + CLEANUP_TIMEOUT);
-    if let Err(error) = remove_all(&client, plan.prefix.clone().into()).await {
+    if let Err(error) = remove_all(&client, plan.prefix.clone().into()).await
+        && !error.is_unknown_method()
+    {
         session.console.note(&format!("could not delete the keys under {} again: {error}", plan.prefix));
     }
 }
 
-/// All nodes of the cluster, once all of them are known by an address.
-async fn nodes(client: &Client, deadline: Instant) -> Result<Vec<Node>, Error> {
+/// All nodes of the cluster, once all of them are known by an address; and the last index of which one of them knows that it is committed.
+async fn nodes(client: &Client, deadline: Instant) -> Result<(Vec<Node>, u64), Error> {
     loop {
         let status = client.status().await?;
         let parsed: Result<Vec<_>, _> =
@@ -212,7 +241,8 @@ async fn nodes(client: &Client, deadline: Instant) -> Result<Vec<Node>, Error> {
         match parsed {
             Ok(known) if !known.is_empty() => {
                 let node = |(node, at): (&NodeStatus, _)| Node { name: node.name.clone(), client: client.pinned(at) };
-                return Ok(known.into_iter().map(node).collect());
+                let committed = status.nodes.iter().map(|node| node.committed_index).max().unwrap_or(0);
+                return Ok((known.into_iter().map(node).collect(), committed));
             }
             _ if Instant::now() + POLL_INTERVAL < deadline => tokio::time::sleep(POLL_INTERVAL).await,
             _ => return Err(unavailable(client, "not every node has a known client address yet".into())),
@@ -226,6 +256,11 @@ fn unavailable(client: &Client, last: String) -> Error {
 }
 
 impl Error {
+    /// No module of the cluster has the method.
+    fn is_unknown_method(&self) -> bool {
+        matches!(self, Self::Client(client::Error::Refused(refusal)) if refusal.code == client::Code::Unimplemented)
+    }
+
     /// One node did not do its part: says which, whether or not it ever listened.
     fn through(self, node: &Node) -> Self {
         match self {

@@ -16,6 +16,9 @@ use serde_json::json;
 use super::file::ModuleFile;
 use super::{Console, Error, Exit, Format};
 use crate::cli::Session;
+use crate::ids::ModuleHash;
+use crate::proto::command::Activation;
+use crate::proto::command::activation::Outcome;
 use crate::state_machine::CodeFinder;
 use crate::wasm::{Engine, Inspection, Method, MethodKind, Module, Rejection, compat};
 
@@ -42,18 +45,40 @@ struct Verdict {
     module: Result<Module, Rejection>,
     /// What clients of the other one would notice; `None`: there is no other one.
     differences: Option<Vec<String>>,
+    /// It goes back to what clients have had.
+    served_before: bool,
     warnings: Vec<String>,
+}
+
+/// What it is compared with.
+enum Other {
+    None,
+    Is(Bytes),
+    /// Nothing, as a leader compares nothing then.
+    ServedBefore,
 }
 
 /// With what the cluster serves.
 pub(super) async fn run_against_cluster(args: &Check, session: &mut Session<'_>) -> Result<Exit, super::super::Error> {
     let file = ModuleFile::read(&args.file, &session.console.directory)?;
-    let old = match Inspection::of(&file.wasm) {
-        Ok(inspection) => Some(active(&inspection.name, session).await?),
+    let other = match Inspection::of(&file.wasm) {
+        Ok(inspection) => {
+            let old = active(&inspection.name, session).await?;
+            let served = served_before(&inspection.name, &file, session).await?;
+            if served { Other::ServedBefore } else { Other::Is(old) }
+        }
         // The check will say what is wrong with it.
-        Err(_) => None,
+        Err(_) => Other::None,
     };
-    finish(&file, old.as_deref(), session.format, session.console)
+    finish(&file, &other, session.format, session.console)
+}
+
+/// Whether the cluster's clients have had these very bytes before.
+async fn served_before(name: &str, file: &ModuleFile, session: &Session<'_>) -> Result<bool, super::super::Error> {
+    let hash = ModuleHash::of(&file.wasm);
+    let history = session.client.module_history(name).await?;
+    let activated = |row: &&Activation| matches!(row.outcome, Some(Outcome::Activated(_)));
+    Ok(history.iter().filter(activated).any(|row| row.hash == hash.0[..]))
 }
 
 /// The code of the module that the cluster has under `name`: a backup begins with it.
@@ -74,17 +99,20 @@ async fn active(name: &str, session: &Session<'_>) -> Result<Bytes, super::super
 
 pub(super) fn run(args: &Check, format: Format, console: &mut Console) -> Result<Exit, super::super::Error> {
     let file = ModuleFile::read(&args.file, &console.directory)?;
-    let old = args.against.as_ref().map(|path| ModuleFile::read(path, &console.directory)).transpose()?;
-    finish(&file, old.as_ref().map(|old| &old.wasm[..]), format, console)
+    let other = match &args.against {
+        Some(path) => Other::Is(ModuleFile::read(path, &console.directory)?.wasm.into()),
+        None => Other::None,
+    };
+    finish(&file, &other, format, console)
 }
 
 fn finish(
     file: &ModuleFile,
-    old: Option<&[u8]>,
+    other: &Other,
     format: Format,
     console: &mut Console,
 ) -> Result<Exit, super::super::Error> {
-    let verdict = super::on_a_deep_stack(|| verdict(file, old))?;
+    let verdict = super::on_a_deep_stack(|| verdict(file, other))?;
     match format {
         Format::Json => console.json(&to_json(&verdict, file))?,
         Format::Text => print(&verdict, file, console)?,
@@ -92,19 +120,19 @@ fn finish(
     Ok(if verdict.is_good() { Exit::Ok } else { Exit::No })
 }
 
-fn verdict(file: &ModuleFile, old: Option<&[u8]>) -> Result<Verdict, Error> {
+fn verdict(file: &ModuleFile, other: &Other) -> Result<Verdict, Error> {
     let engine = super::engine()?;
     let module = match Module::load(&engine, &file.wasm) {
         Err(Rejection::Host(fault)) => return Err(fault.into()),
         loaded => loaded,
     };
-    let differences = match (old, &module) {
-        (Some(old), Ok(module)) => Some(differences(&engine, old, module)?),
+    let differences = match (other, &module) {
+        (Other::Is(old), Ok(module)) => Some(differences(&engine, old, module)?),
         _ => None,
     };
     let mut warnings = module.as_ref().map(warnings_about).unwrap_or_default();
     warnings.extend(file_warning(file));
-    Ok(Verdict { module, differences, warnings })
+    Ok(Verdict { module, differences, served_before: matches!(other, Other::ServedBefore), warnings })
 }
 
 /// What clients of `old` would notice if `new` took its place; nothing where that cannot be told.
@@ -180,6 +208,9 @@ fn print(verdict: &Verdict, file: &ModuleFile, console: &mut Console) -> Result<
         Err(why) => console.line(console.paint_bad(&format!("{} is refused: {why}", file.path.display())))?,
     }
     match verdict.differences.as_deref() {
+        None if verdict.served_before => {
+            console.line("clients have had these very bytes before, so nobody compares what they would notice")?;
+        }
         None => {}
         Some([]) => console.line("clients of the other version would notice nothing")?,
         Some(differences) => {
@@ -205,6 +236,7 @@ fn to_json(verdict: &Verdict, file: &ModuleFile) -> serde_json::Value {
         "hash": module.map(|module| module.hash().to_string()),
         "size": file.wasm.len(),
         "differences": verdict.differences,
+        "served_before": verdict.served_before,
         "warnings": verdict.warnings,
     })
 }

@@ -465,6 +465,27 @@ fn a_node_with_another_digest_is_named_with_the_index() {
 }
 
 #[test]
+fn where_no_module_is_a_store_a_check_compares_the_nodes_all_the_same() {
+    let mut cluster = FakeCluster::of(3);
+    Shell::on(&cluster, &["put", "k", "v"]).run().exits(Exit::Ok);
+    cluster.change(|cluster| cluster.no_store = true);
+    let ran = Shell::on(&cluster, &["check", "--deep"]).run().exits(Exit::Ok);
+    let lines = "no module serves kvstore.v1.KvStore, so nothing was written; nodes are compared from index 1 on\ndigest at index 1 is ";
+    assert!(ran.text().starts_with(lines) && ran.text().ends_with("\nOK\n"), "{}", ran.text());
+    assert!(
+        ran.text().contains("\nstored state at index 1 has hash ") && ran.err.is_empty(),
+        "{}{}",
+        ran.text(),
+        ran.err
+    );
+    cluster.change(|cluster| cluster.diverged = Some(1));
+    let ran = Shell::on(&cluster, &["check", "-o", "json"]).run().exits(Exit::No);
+    assert_eq!((&ran.json()["ok"], &ran.json()["values"]), (&false.into(), &0.into()));
+    cluster.stop(2);
+    Shell::on(&cluster, &["check", "--timeout", "2s"]).run().exits(Exit::No);
+}
+
+#[test]
 fn a_check_that_cannot_reach_a_node_is_unavailable_and_says_which() {
     let mut cluster = FakeCluster::of(3);
     cluster.stop(1);

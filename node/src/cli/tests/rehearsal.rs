@@ -6,6 +6,7 @@ use openraft::entry::RaftEntry;
 
 use super::*;
 use crate::command::{APPLY_VERSION, Command};
+use crate::ids::ModuleHash;
 use crate::proto::command as pb;
 use crate::proto::command::command::Kind;
 use crate::raft::codec::log_id;
@@ -200,6 +201,30 @@ fn a_check_compares_with_an_older_file_or_with_the_cluster() {
     }
     let ran = against(crate::wasm::embedded::KVSTORE, &["--against-cluster"]).exits(Exit::No);
     assert!(ran.err.contains("the cluster has no module called kvstore-wasm"), "{}", ran.err);
+}
+
+#[test]
+fn a_check_compares_nothing_for_clients_that_have_had_the_module_before() {
+    let other = Tape { service: "Disc", ..next("") }.wasm();
+    let row = |outcome| pb::Activation {
+        name: "tape".into(),
+        hash: ModuleHash::of(&other).0.to_vec().into(),
+        outcome: Some(outcome),
+        ..pb::Activation::default()
+    };
+    let check = |outcome| {
+        let cluster = cluster();
+        cluster.change(|cluster| cluster.history = vec![row(outcome)]);
+        Shell::on(&cluster, &["module", "check", "old.wasm", "--against-cluster"]).file("old.wasm", &other).run()
+    };
+    let ran = check(pb::activation::Outcome::Activated(pb::Activated::default())).exits(Exit::Ok);
+    assert!(
+        ran.text().ends_with("very bytes before, so nobody compares what they would notice\nOK\n"),
+        "{}",
+        ran.text()
+    );
+    // What was refused, nobody has had.
+    check(pb::activation::Outcome::Refused(pb::Refused::default())).exits(Exit::No);
 }
 
 #[test]

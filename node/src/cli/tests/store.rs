@@ -7,9 +7,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message;
 use tokio::runtime::Runtime;
-use tonic::Status;
+use tonic::{Code, Status};
 
-use crate::client::fake::{Answer, Asked, FakeNode, reply, stream};
+use crate::client::fake::{Answer, Asked, FakeNode, refuse, reply, stream};
 use crate::proto::admin::{
     BackupChunk, Change, DeepCheckRequest, DeepCheckResponse, IndexDigest, ModuleDropRequest, ModuleDropResponse,
     ModuleHistoryRequest, ModuleHistoryResponse, ModuleRetryRequest, ModuleRetryResponse, ModuleStatus, NodeStatus,
@@ -41,6 +41,8 @@ pub(super) struct Cluster {
     /// What each node's files ask for.
     pub(super) wishes: Vec<Wish>,
     pub(super) history: Vec<Activation>,
+    /// Another module than the key/value store serves.
+    pub(super) no_store: bool,
     /// The stream of a backup.
     pub(super) snapshot: Vec<Bytes>,
     /// What a push is answered with.
@@ -108,6 +110,9 @@ impl FakeCluster {
 impl Cluster {
     fn answer(&mut self, node: usize, asked: &Asked) -> Answer {
         let message = asked.message.clone();
+        if self.no_store && asked.path.contains("kvstore.v1") {
+            return Err(refuse(Code::Unimplemented, "UNKNOWN_METHOD", &[]));
+        }
         match asked.path.rsplit('/').next().unwrap() {
             "Put" => self.put(PutRequest::decode(message).unwrap()),
             "Get" => self.get(node, &GetRequest::decode(message).unwrap()),

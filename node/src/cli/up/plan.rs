@@ -84,6 +84,22 @@ pub(in crate::cli) enum Refusal {
         /// What the argument says.
         nodes: u64,
     },
+    /// `--nodes` is fewer than those that are left could decide on.
+    #[error(
+        "{nodes} of {there} nodes are no majority, and it takes one to let the others go: say --nodes {least} first, and go on when `balsa member \
+         list` shows no more; or say replicas = {nodes} in {} while the cluster runs",
+        config.display()
+    )]
+    TooFew {
+        /// The file.
+        config: PathBuf,
+        /// Nodes that have data.
+        there: u64,
+        /// Of those, a majority.
+        least: u64,
+        /// What the argument says.
+        nodes: u64,
+    },
     /// `--port` and the file differ.
     #[error(
         "{} says port {there}, --port says {port}; leave --port out{}",
@@ -172,14 +188,17 @@ impl Plan {
         let config = args.config.clone().unwrap_or_else(|| own.clone());
         let new = args.config.is_none() && !own.exists();
         // A wrong file is refused before a directory is made for it.
-        let count_before = if new { 0 } else { load(&config, &args.dir)?.sites.len() };
+        let before = if new { Vec::new() } else { load(&config, &args.dir)?.sites };
         let lock = lock(&args.dir)?;
         if new {
             let text = default_config(args.nodes.unwrap_or(NODES), args.port.unwrap_or(PORT));
             fs::write(&own, text).map_err(|error| Refusal::Io { path: own.clone(), error })?;
         }
         let resized = match args.config {
-            None if !new => resize(&own, args)?,
+            None if !new => {
+                check_steps(&own, args, &before)?;
+                resize(&own, args)?
+            }
             _ => None,
         };
         let checked = load(&config, &args.dir).map_err(Refusal::from).and_then(|loaded| {
@@ -198,7 +217,7 @@ impl Plan {
             }
         })?;
         if resized.is_some() {
-            set_aside(&args.dir, &loaded.sites[count_before.min(loaded.sites.len())..])?;
+            set_aside(&args.dir, &loaded.sites[before.len().min(loaded.sites.len())..])?;
         }
         let program = std::env::current_exe().map_err(|error| Refusal::Io { path: "balsa".into(), error })?;
         let (sites, warnings, built_in) = (loaded.sites, loaded.warnings, loaded.config.modules.is_empty());
@@ -357,6 +376,16 @@ fn check_arguments(args: &Args, config: &Path, loaded: &config::Loaded) -> Resul
     let there = loaded.sites.first().map_or(0, |site| site.client_addr.port());
     match args.port.filter(|port| *port != there) {
         Some(port) => Err(Refusal::OtherPort { config, there, port }),
+        None => Ok(()),
+    }
+}
+
+/// Only those that are wanted are started, and nothing can be decided by fewer than a majority of those that there are.
+fn check_steps(own: &Path, args: &Args, before: &[Site]) -> Result<(), Refusal> {
+    let there = before.iter().filter(|site| args.dir.join(&site.name).exists()).count() as u64;
+    let least = there / 2 + 1;
+    match args.nodes.filter(|nodes| *nodes < least && there > 0) {
+        Some(nodes) => Err(Refusal::TooFew { config: own.to_owned(), there, least, nodes }),
         None => Ok(()),
     }
 }

@@ -293,6 +293,23 @@ fn another_number_of_nodes_is_written_into_the_directory_s_own_file() {
 }
 
 #[test]
+fn a_cluster_is_made_smaller_only_by_a_majority_of_itself() {
+    let dir = TempDir::new().unwrap();
+    drop(Plan::make(&Args { nodes: Some(5), port: Some(free_port()), ..args(dir.path()) }).unwrap());
+    let before = fs::read_to_string(dir.path().join("balsa.toml")).unwrap();
+    let smaller = |nodes| Args { nodes: Some(nodes), ..args(dir.path()) };
+    for ordinal in 0..5 {
+        fs::create_dir(dir.path().join(format!("balsa-{ordinal}"))).unwrap();
+    }
+    insta::assert_snapshot!(refused(&smaller(2)), @"2 of 5 nodes are no majority, and it takes one to let the others go: say --nodes 3 first, and go on when `balsa member list` shows no more; or say replicas = 2 in balsa.toml while the cluster runs");
+    assert_eq!(fs::read_to_string(dir.path().join("balsa.toml")).unwrap(), before);
+    assert_eq!(Plan::make(&smaller(3)).unwrap().sites.len(), 3);
+    // The two that left have data, too, and are not among those that the file names now.
+    assert_eq!(Plan::make(&smaller(2)).unwrap().sites.len(), 2);
+    refused(&smaller(1));
+}
+
+#[test]
 fn a_node_whose_data_is_no_member_s_is_not_started_again() {
     let (page, stop) = (Page::default(), watch::Sender::new(false));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
