@@ -90,20 +90,28 @@ run: build ## Start three nodes on this host, check them, and show what to try; 
 
 # It shares what `build` compiles, but for a few small crates (.ci/features keeps it so). So does the previous
 # commit's program, for the test that goes over from it to this one's. A Kubernetes is tested beside cargo's tests, since both wait for
-# most of their time: what takes long to compile is compiled before. Neither comes with TEST_ARGS, which ask for some of cargo's
-# tests.
-test: setup-test modules test-manifests $(if $(TEST_ARGS),,static kubernetes) ## Run all tests
-	$(if $(TEST_ARGS),,$(call say,building the previous commit's program (minutes for a new commit)))
-	$(if $(TEST_ARGS),,@CARGO="$(CARGO)" CARGO_TARGET_DIR="$(TARGET_DIR)" .ci/previous "$(TARGET_DIR)/previous")
-	$(if $(TEST_ARGS),,$(call say,building the tests (several minutes the first time: they contain a compiler for wasm)))
-	$(if $(TEST_ARGS),,@$(CARGO) test $(LOCKED) --workspace --no-run)
-	$(call say,running the tests$(if $(TEST_ARGS),, and beside them those on Kubernetes; they show in one piece at their end what is in $(TARGET_DIR)/kubernetes.log))
-	@$(MAKE) --no-print-directory -j 2 test-cargo $(if $(TEST_ARGS),,test-beside)
+# most of their time: what takes long to compile is compiled before. TEST_ARGS asks for some of cargo's tests, and has neither.
+ifeq ($(TEST_ARGS),)
+test: setup-test modules test-manifests static kubernetes previous ## Run all tests
+	$(call say,building the tests (several minutes the first time: they contain a compiler for wasm))
+	@$(CARGO) test $(LOCKED) --workspace --no-run
+	$(call say,running them$(comma) and beside them those on Kubernetes; what is in $(TARGET_DIR)/kubernetes.log shows in one piece at its end)
+	@$(MAKE) --no-print-directory -j 2 test-cargo test-beside
+else
+test: setup-test modules test-manifests test-cargo
+endif
+
+comma := ,
+PREVIOUS := $(TARGET_DIR)/previous
+.PHONY: previous
+previous: setup-test
+	$(call say,building the previous commit's program (minutes for a new commit))
+	@CARGO="$(CARGO)" CARGO_TARGET_DIR="$(TARGET_DIR)" .ci/previous "$(PREVIOUS)"
 
 # What `test` has set up and built, side by side. Each goes on to its end when the other one has failed.
 .PHONY: test-cargo test-beside
 test-cargo:
-	@unset MAKEFLAGS MFLAGS; BALSA_PREVIOUS_BINARY="$(if $(TEST_ARGS),,$$(cat "$(TARGET_DIR)/previous/path"))" \
+	@unset MAKEFLAGS MFLAGS; BALSA_PREVIOUS_BINARY="$(if $(TEST_ARGS),,$$(cat "$(PREVIOUS)/path"))" \
 		$(CARGO) test $(LOCKED) --workspace $(TEST_ARGS)
 
 # Where the kernel allows no containers, a line says that it was skipped.
@@ -112,7 +120,7 @@ test-beside:
 		cat "$(TARGET_DIR)/kubernetes.log"; [ $$status = 0 ] || [ $$status = 77 ]
 
 .PHONY: kubernetes
-kubernetes: setup-manifests # Install and build the Kubernetes that the tests run on
+kubernetes: # Install and build the Kubernetes that the tests run on
 	$(call say,building a Kubernetes (six minutes the first time))
 	@k8s/test/run --prepare || [ $$? = 77 ]
 

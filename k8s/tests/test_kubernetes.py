@@ -1,7 +1,9 @@
 """What k8s/test does around its cases, with stand-ins for what it starts: which of its programs it trusts, and that nothing is left."""
 
+import fcntl
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -192,6 +194,26 @@ def test_what_a_killed_run_has_started_is_removed(run):
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate(timeout=PATIENCE_S)
+
+
+def test_a_case_waits_for_a_test_that_is_alone_on_the_machine(run, tmp_path):
+    for name in ["k8s/test/images.sh", "Cargo.toml", "docker/Dockerfile"]:
+        (run.root / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, run.root / name)
+    called = tmp_path / "called"
+    program(tmp_path / "bin/kubectl", f"touch {called}; exit 1")
+    lock = run.root / "target/alone.lock"
+    lock.parent.mkdir()
+    with lock.open("w") as alone:
+        fcntl.flock(alone, fcntl.LOCK_EX)
+        env = {**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "PLUGINS": "", "LOGS": str(tmp_path), "TMPDIR": str(tmp_path)}
+        cases = subprocess.Popen([run.root / "k8s/test/cases", "apply"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+        # Until it stands in the queue; the kernel shows who does.
+        queued = re.compile(rf"-> FLOCK .*:{os.fstat(alone.fileno()).st_ino} ")
+        eventually(lambda: queued.search(pathlib.Path("/proc/locks").read_text()) or cases.poll() is not None)
+        assert not called.exists() and cases.poll() is None
+    out, _ = cases.communicate(timeout=PATIENCE_S)
+    assert called.exists() and "FAILED  apply" in out
 
 
 @pytest.mark.parametrize("code, says", [(1, ""), (SKIPPED, "==> SKIPPED: nothing was tested on Kubernetes, for the reason above\n")])

@@ -470,6 +470,7 @@ def test_what_has_not_started_is_no_vote_to_be_lost(machine):
         ({}, [says("exec balsa-0 * status", STATUS.replace("balsa-1  b   follower", "balsa-1  -   unreachable"))], "balsa-1 takes no part"),
         ({}, [says("exec balsa-0 * status", STATUS.replace("leader  ", "follower"))], "0 nodes say that they lead"),
         ({}, [says("exec balsa-0 * status", "exec is forbidden\n", code=1)], "balsa status, on a server: exec is forbidden"),
+        ({}, [says("exec balsa-0 * status", "", code=3)], "balsa status, on a server: "),
     ],
 )
 def test_no_server_is_restarted_while_another_one_is_unwell(pods, answers, why, machine):

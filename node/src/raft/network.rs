@@ -40,9 +40,9 @@ const APPEND_DEADLINE: Duration = Duration::from_secs(10);
 /// Between two attempts to append to a peer that cannot be reached.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// For so long after a heartbeat that came to nothing there is no other. There is one for each read that is confirmed, and a peer that is
-/// gone would be called a thousand times a second.
-const MOMENT: Duration = Duration::from_millis(50);
+/// After a heartbeat that came to nothing: each read that is confirmed wants one, and a peer that is gone would be called a thousand times a
+/// second.
+const HEARTBEAT_BACKOFF: Duration = Duration::from_millis(50);
 
 /// Makes a [`Link`] for each peer and purpose that openraft asks for.
 #[derive(Debug, Clone)]
@@ -57,7 +57,13 @@ impl Network {
     }
 
     fn link(&self, target: NodeId, member: &Member, purpose: Purpose) -> Link {
-        Link { peers: self.peers.clone(), target, made_for: member.peer_addr.clone(), purpose, failed: None }
+        Link {
+            peers: self.peers.clone(),
+            target,
+            made_for: member.peer_addr.clone(),
+            purpose,
+            heartbeat_failed_at: None,
+        }
     }
 }
 
@@ -85,8 +91,8 @@ pub struct Link {
     /// Where the peer was when the link was made.
     made_for: String,
     purpose: Purpose,
-    /// When the last heartbeat came to nothing, if it did.
-    failed: Option<Instant>,
+    /// If the last one came to nothing.
+    heartbeat_failed_at: Option<Instant>,
 }
 
 type AppendResults<'s> = BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>;
@@ -253,11 +259,11 @@ impl NetStreamAppend<TypeConfig> for Link {
                 return self.replicate(input, APPEND_DEADLINE.min(option.soft_ttl() * 8)).await;
             }
             let Some(request) = input.next().await else { return Ok(stream::empty().boxed()) };
-            let result = if self.failed.is_some_and(|at| at.elapsed() < MOMENT) {
+            let result = if self.heartbeat_failed_at.is_some_and(|at| at.elapsed() < HEARTBEAT_BACKOFF) {
                 Err(Unreachable::new(&Failed).into())
             } else {
                 let result = self.heartbeat(request, option.soft_ttl()).await;
-                self.failed = result.is_err().then(Instant::now);
+                self.heartbeat_failed_at = result.is_err().then(Instant::now);
                 result
             };
             Ok(stream::iter([result]).boxed())

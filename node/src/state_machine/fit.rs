@@ -5,6 +5,7 @@
 //! compare descriptors, and change from release to release.
 
 use super::{Registry, View};
+use crate::ids::ModuleHash;
 use crate::proto::command as pb;
 use crate::wasm::{HostFault, Module, compat};
 
@@ -37,7 +38,8 @@ impl View {
                 module.version()
             )));
         }
-        Ok(if self.served_before(name, module)? { Fit::Fits } else { Fit::Unlike(row.clone()) })
+        let again = served_before(&self.history(Some(name))?, module.hash());
+        Ok(if again { Fit::Fits } else { Fit::Unlike(row.clone()) })
     }
 
     fn misfit(&self, name: &str, module: &Module) -> Option<String> {
@@ -49,12 +51,13 @@ impl View {
         }
         Registry::misnamed(name, module).or_else(|| self.registry().taken(name, module))
     }
+}
 
-    /// Whether clients have had these very bytes as this module before: going back breaks no promise that was not broken already.
-    fn served_before(&self, name: &str, module: &Module) -> Result<bool, HostFault> {
-        let activated = |row: &&pb::Activation| matches!(row.outcome, Some(pb::activation::Outcome::Activated(_)));
-        Ok(self.history(Some(name))?.iter().filter(activated).any(|row| row.hash == module.hash().0[..]))
-    }
+/// Whether clients have had these very bytes before, by the history of the module that they are to be: going back breaks no promise that was
+/// not broken already.
+pub fn served_before(history: &[pb::Activation], hash: ModuleHash) -> bool {
+    let activated = |row: &&pb::Activation| matches!(row.outcome, Some(pb::activation::Outcome::Activated(_)));
+    history.iter().filter(activated).any(|row| row.hash == hash.0[..])
 }
 
 /// What clients of `old` would notice, in words; `None`: nothing.

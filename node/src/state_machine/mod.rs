@@ -52,7 +52,7 @@ mod uploads;
 mod tests;
 
 pub use appointments::{Appointment, Kept};
-pub use fit::{Fit, broken};
+pub use fit::{Fit, broken, served_before};
 pub use machine::{Options, StateMachine, load_membership};
 pub use modules::{ActiveModule, Registry};
 pub use progress::Progress;

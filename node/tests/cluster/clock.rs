@@ -16,7 +16,7 @@ const NEAR: Duration = Duration::from_secs(30);
 /// However slow this machine is, no key of a test is forgotten.
 const WINDOW: &str = "idempotency_window_ms = 3600000";
 
-fn now() -> Duration {
+pub(crate) fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
 }
 
@@ -28,7 +28,7 @@ fn put(key: &str, idempotency_key: String) -> Call {
 }
 
 /// A UUIDv7 that a client with such a clock makes.
-fn key_at(time: Duration) -> String {
+pub(crate) fn key_at(time: Duration) -> String {
     uuid::Builder::from_unix_timestamp_millis(time.as_millis().try_into().unwrap(), &rand::random())
         .into_uuid()
         .to_string()

@@ -8,7 +8,7 @@ use balsa::proto::kvstore::PutRequest;
 use prost::Message;
 
 use crate::harness::{Cluster, Setup, until};
-use crate::load::PACE;
+use crate::load::pause;
 
 const WRITERS: u64 = 8;
 
@@ -22,7 +22,7 @@ async fn write(number: u64, client: Client, written: Arc<AtomicU64>, stop: Arc<A
         let put = PutRequest { key: format!("busy/{number}/{}", turn % 100).into(), value, ..PutRequest::default() };
         client.command("/kvstore.v1.KvStore/Put", put.encode_to_vec()).await.unwrap();
         written.fetch_add(1, Ordering::Relaxed);
-        tokio::time::sleep(PACE).await;
+        pause().await;
     }
 }
 

@@ -20,8 +20,13 @@ use crate::hostile::{
 const PUT_EVERY: u64 = 8;
 /// Messages of a stream: so many that it takes a while.
 const STREAMED: u32 = 5_000;
-/// A client's pause after each call, where a full load is not what the test is about: two tests at a time are to have processors left.
-pub(crate) const PACE: Duration = Duration::from_millis(10);
+/// A client's pause after each call, where a full load is not what the test is about.
+const PACE: Duration = Duration::from_millis(10);
+
+/// What a client does after each call, so that two tests at a time have processors left. It waits for nothing.
+pub(crate) async fn pause() {
+    tokio::time::sleep(PACE).await;
+}
 
 /// Clients at work.
 pub(crate) struct Load {
@@ -217,7 +222,7 @@ async fn ask(client: Client, stop: Arc<AtomicBool>) -> Tally {
             }
             Err(error) => tally.failed(&error),
         }
-        tokio::time::sleep(PACE).await;
+        pause().await;
     }
     tally
 }
@@ -234,7 +239,7 @@ async fn listen(client: Client, stop: Arc<AtomicBool>) -> Tally {
             }
             Err(error) => tally.failed(&error),
         }
-        tokio::time::sleep(PACE).await;
+        pause().await;
         begun = Instant::now();
     }
     tally

@@ -12,7 +12,7 @@ use tonic::{Request, Status};
 
 use crate::harness::{Cluster, Node, PATIENCE, Setup, until};
 use crate::hostile::{ADD, Number, TOTAL, number, total, total_in};
-use crate::load::PACE;
+use crate::load::pause;
 use crate::operator::connect;
 
 /// The greatest total that was acknowledged, and when to stop.
@@ -38,7 +38,7 @@ async fn write(client: Client, shared: Arc<Shared>) {
         if let Ok(reply) = client.command(ADD, number(1)).await {
             shared.acknowledged.fetch_max(total_in(&reply), Ordering::SeqCst);
         }
-        tokio::time::sleep(PACE).await;
+        pause().await;
     }
 }
 
@@ -55,7 +55,7 @@ async fn read(client: Client, shared: Arc<Shared>) {
             Err(Error::Unavailable { .. }) => {}
             Err(other) => panic!("a read ended in {other}"),
         }
-        tokio::time::sleep(PACE).await;
+        pause().await;
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::abacus::{Abacus, Migrate, Reading, amount, path, total};
 use crate::harness::{Cluster, PATIENCE, Setup, until};
-use crate::load::PACE;
+use crate::load::pause;
 use crate::operator::{Push, activated, history, history_of, push};
 use crate::swapped::{file, files};
 use crate::witness::{Temper, Witnesses};
@@ -37,7 +37,7 @@ async fn undo_for_ever(client: Client, stop: Arc<AtomicBool>) -> (Vec<u64>, u64)
             }
             Err(other) => panic!("{other}"),
         }
-        tokio::time::sleep(PACE).await;
+        pause().await;
     }
     (done, refused)
 }

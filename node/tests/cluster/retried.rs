@@ -1,12 +1,16 @@
 //! A command runs once per idempotency key, whatever happens to the cluster between its attempts.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use balsa::client::{Client, Error, Read, Reply};
+use balsa::client::{Client, Error, RawCodec, Read, Reply};
+use tonic::Request;
+use tonic::client::Grpc;
 use uuid::Uuid;
 
-use crate::harness::{Cluster, Setup, until};
-use crate::hostile::{add, total, total_in};
+use crate::clock::{key_at, now};
+use crate::harness::{Cluster, Node, SLOW_ELECTIONS, Setup, until};
+use crate::hostile::{ADD, add, number, total, total_in};
+use crate::operator::connect;
 
 fn refusal(result: Result<Reply, Error>) -> String {
     match result {
@@ -17,9 +21,7 @@ fn refusal(result: Result<Reply, Error>) -> String {
 
 /// A UUIDv7 that was made so long ago.
 fn old_key(age: Duration) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let made = u64::try_from((now - age).as_millis()).unwrap();
-    uuid::Builder::from_unix_timestamp_millis(made, &rand::random()).into_uuid().to_string()
+    key_at(now() - age)
 }
 
 async fn assert_total(client: &Client, expected: u64) {
@@ -71,6 +73,9 @@ async fn a_key_older_than_the_window_is_refused_and_not_run() {
     let client = cluster.client();
     assert_eq!(refusal(client.call(&add(&old_key(Duration::from_secs(600)), 1)).await), "KEY_FORGOTTEN");
     assert_total(&client, 0).await;
+    // Nor one that would be remembered for long.
+    assert_eq!(refusal(client.call(&add(&key_at(now() + Duration::from_secs(900)), 1)).await), "KEY_INVALID");
+    assert_total(&client, 0).await;
 
     // A key that was remembered: from some moment on it is refused, and in between it is never run again.
     let key = Uuid::now_v7().to_string();
@@ -88,6 +93,26 @@ async fn a_key_older_than_the_window_is_refused_and_not_run() {
     .await;
     assert_total(&client, 7).await;
     cluster.assert_same_state().await;
+}
+
+/// As a client does that knows nothing of keys.
+async fn add_one_without_a_key(node: &Node) {
+    let mut grpc = Grpc::new(connect(node.uri()).await.unwrap());
+    grpc.ready().await.unwrap();
+    grpc.unary(Request::new(number(1).into()), ADD.parse().unwrap(), RawCodec).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_command_without_a_key_is_remembered_only_if_a_follower_forwards_it() {
+    let cluster = Cluster::start(Setup { hostile: true, raft: Some(SLOW_ELECTIONS), ..Setup::default() }).await;
+    let (leader, follower) = (&cluster.nodes[cluster.leader().await], &cluster.nodes[cluster.follower().await]);
+    add_one_without_a_key(leader).await;
+    assert_total(&leader.client(), 1).await;
+    let remembered = async || until("it says how many keys", async || leader.metric("balsa_sessions").await).await;
+    assert_eq!(remembered().await, 0);
+    add_one_without_a_key(follower).await;
+    assert_total(&leader.client(), 2).await;
+    until("the follower's key is remembered", async || (remembered().await == 1).then_some(())).await;
 }
 
 #[tokio::test]

@@ -167,7 +167,7 @@ async fn two_leaders_that_conduct_one_change_make_one_activation() {
 async fn two_of_four_voters_are_no_majority_and_status_says_so() {
     let first = Abacus::default().wasm();
     let start = [file(&first)];
-    let cluster = Cluster::start(Setup { replicas: 4, ..files(&start) }).await;
+    let mut cluster = Cluster::start(Setup { replicas: 4, ..files(&start) }).await;
     let second = Abacus { migrate: Migrate::Well, ..Abacus::version("0.2.0") }.wasm();
     for node in &cluster.nodes[..2] {
         node.volume.put("abacus.wasm", &second);
@@ -191,7 +191,12 @@ async fn two_of_four_voters_are_no_majority_and_status_says_so() {
     let odd = "balsa-3's files ask for something else than a majority's; they are not obeyed";
     until("status names the odd one", async || cluster.status().await.warnings.contains(&odd.to_owned()).then_some(()))
         .await;
-    // Also if it leads.
+    // Also after restarts, and if it leads.
+    for at in 0..3 {
+        cluster.nodes[at].kill().await;
+        cluster.nodes[at].start();
+    }
+    cluster.ready().await;
     cluster.lead(3).await;
     stays("nothing happens", Duration::from_millis(2500), async || rows(&cluster).await == 3).await;
     assert_eq!(add(&cluster.client(), "abacus", 1).await.unwrap().version, "0.2.0");

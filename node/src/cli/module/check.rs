@@ -17,9 +17,7 @@ use super::file::ModuleFile;
 use super::{Console, Error, Exit, Format};
 use crate::cli::Session;
 use crate::ids::ModuleHash;
-use crate::proto::command::Activation;
-use crate::proto::command::activation::Outcome;
-use crate::state_machine::CodeFinder;
+use crate::state_machine::{CodeFinder, served_before};
 use crate::wasm::{Engine, Inspection, Method, MethodKind, Module, Rejection, compat};
 
 /// What a ConfigMap of Kubernetes holds, bytes.
@@ -63,22 +61,16 @@ pub(super) async fn run_against_cluster(args: &Check, session: &mut Session<'_>)
     let file = ModuleFile::read(&args.file, &session.console.directory)?;
     let other = match Inspection::of(&file.wasm) {
         Ok(inspection) => {
-            let old = active(&inspection.name, session).await?;
-            let served = served_before(&inspection.name, &file, session).await?;
-            if served { Other::ServedBefore } else { Other::Is(old) }
+            let history = session.client.module_history(&inspection.name).await?;
+            match served_before(&history, ModuleHash::of(&file.wasm)) {
+                true => Other::ServedBefore,
+                false => Other::Is(active(&inspection.name, session).await?),
+            }
         }
         // The check will say what is wrong with it.
         Err(_) => Other::None,
     };
     finish(&file, &other, session.format, session.console)
-}
-
-/// Whether the cluster's clients have had these very bytes before.
-async fn served_before(name: &str, file: &ModuleFile, session: &Session<'_>) -> Result<bool, super::super::Error> {
-    let hash = ModuleHash::of(&file.wasm);
-    let history = session.client.module_history(name).await?;
-    let activated = |row: &&Activation| matches!(row.outcome, Some(Outcome::Activated(_)));
-    Ok(history.iter().filter(activated).any(|row| row.hash == hash.0[..]))
 }
 
 /// The code of the module that the cluster has under `name`: a backup begins with it.

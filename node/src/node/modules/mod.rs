@@ -35,7 +35,7 @@ use crate::proto::command as pb;
 use crate::proto::{admin, peer};
 use crate::raft::clock::wall_clock_ms;
 use crate::raft::peers::Purpose;
-use crate::state_machine::clamp;
+use crate::state_machine::{View, clamp};
 use crate::wasm::embedded;
 
 /// How long one question to another node, or one entry of an operator, may take before it is tried again.
@@ -172,7 +172,7 @@ impl Node {
         let Some(wish) = self.agreed_wish() else { return };
         let limits = wish.limits.map(|limits| clamp(limits.into()).into());
         let wish = admin::Wish { limits, ..wish };
-        if self.open(&wish).is_empty() {
+        if self.open(&wish, &self.inner.reader.view()).is_empty() {
             return;
         }
         // The leader before this one may have answered, in an entry that is not applied here yet.
@@ -180,7 +180,7 @@ impl Node {
             return tracing::debug!(%error, "what the log has answered is not known here; it will be looked at again");
         }
         let view = self.inner.reader.view();
-        for open in self.open(&wish) {
+        for open in self.open(&wish, &view) {
             let done = match open {
                 Open::Limits(limits) => self.set_limits(limits).await,
                 Open::Stop(name) => self.stop_module(&name, &view).await,
@@ -197,9 +197,8 @@ impl Node {
         }
     }
 
-    /// What the files want and the log has not answered, as far as it is applied here.
-    fn open(&self, wish: &admin::Wish) -> Vec<Open> {
-        let view = self.inner.reader.view();
+    /// What the files want and the log has not answered, as far as `view` goes.
+    fn open(&self, wish: &admin::Wish, view: &View) -> Vec<Open> {
         match view.decisions() {
             Ok(decided) => wishes::open(wish, &decided, view.limits()),
             Err(fault) => {
@@ -216,7 +215,7 @@ impl Node {
         Ok(())
     }
 
-    async fn stop_module(&self, name: &str, view: &crate::state_machine::View) -> Result<(), Undecided> {
+    async fn stop_module(&self, name: &str, view: &View) -> Result<(), Undecided> {
         let stop = pb::Deactivate {
             name: name.to_owned(),
             expected_generation: view.registry().row(name).map_or(0, |row| row.generation),

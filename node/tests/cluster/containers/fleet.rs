@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use super::engine::{Engine, clear_away};
-use crate::harness::{PATIENCE, Ran, get, run, show_end, until};
+use crate::harness::{PATIENCE, Ran, agreed_leader, get, run, show_end, until};
 use crate::hostile;
 use crate::load::{Load, Tally};
 use crate::volume::Volume;
@@ -354,10 +354,7 @@ impl Fleet {
             let asked = self.nodes.iter().enumerate().filter(|(_, node)| node.answers);
             let asked = asked.map(async |(at, node)| Some((at, node.own_status().await?)));
             let said: Vec<_> = join_all(asked).await.into_iter().collect::<Option<_>>()?;
-            let (_, first) = said.first()?;
-            let agree = said.iter().all(|(_, one)| (one.term, one.leader_id) == (first.term, first.leader_id));
-            let leader = said.iter().find(|(_, one)| one.id == first.leader_id && one.role == "leader");
-            leader.filter(|_| agree).map(|(at, _)| *at)
+            agreed_leader(&said)
         })
         .await
     }

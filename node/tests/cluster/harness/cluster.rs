@@ -10,7 +10,7 @@ use futures::future::join_all;
 use rustix::process::{Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tempfile::TempDir;
 
-use super::node::{Node, one_says};
+use super::node::{Node, agreed_leader, one_says};
 use super::ports::free_ports;
 use super::programs::{Ran, balsa};
 use super::turns::{Turn, turn};
@@ -199,10 +199,7 @@ impl Cluster {
             let running = self.nodes.iter().enumerate().filter(|(_, node)| node.answers());
             let asked = running.map(async |(at, node)| Some((at, node.own_status().await?)));
             let said: Vec<_> = join_all(asked).await.into_iter().collect::<Option<_>>()?;
-            let (_, first) = said.first()?;
-            let agree = said.iter().all(|(_, one)| (one.term, one.leader_id) == (first.term, first.leader_id));
-            let leader = said.iter().find(|(_, one)| one.id == first.leader_id && one.role == "leader");
-            leader.filter(|_| agree).map(|(at, _)| *at)
+            agreed_leader(&said)
         })
         .await
     }

@@ -8,7 +8,7 @@ mod turns;
 mod waiting;
 
 pub(crate) use cluster::{Cluster, DEFAULT_TIMINGS, File, SLOW_ELECTIONS, Setup};
-pub(crate) use node::{Node, get, show_end};
+pub(crate) use node::{Node, agreed_leader, get, show_end};
 pub(crate) use ports::{free_ports, reserve};
 pub(crate) use programs::{Ran, balsa, perish_with_us, program, run};
 pub(crate) use turns::{Turn, turn, turn_alone};

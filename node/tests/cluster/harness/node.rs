@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use balsa::client::{Client, Endpoint, Options};
 use balsa::proto::admin::{NodeStatus, StatusResponse};
@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Child;
 
 use super::programs::{perish_with_us, program, program_at};
-use super::waiting::POLL;
+use super::waiting::until_at_once;
 use super::{PATIENCE, until};
 use crate::volume::Volume;
 
@@ -286,19 +286,20 @@ impl Node {
     }
 }
 
-/// The place of the first of these nodes whose log has a line with `text`, from the offset on. It looks often: whoever waits wants to be
-/// there when it happens.
+/// The place of the first of these nodes whose log has a line with `text`, from the offset on.
 pub(super) async fn one_says(nodes: &[(&Node, usize)], text: &str) -> usize {
     let mut ears: Vec<_> = nodes.iter().map(|(node, from)| Ear { log: &node.log, at: *from as u64 }).collect();
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(at) = ears.iter_mut().position(|ear| ear.lines().contains(text)) {
-            return at;
-        }
-        let names: Vec<_> = nodes.iter().map(|(node, _)| node.name.as_str()).collect();
-        assert!(Instant::now() < deadline, "{} does not say {text:?}", names.join(" or "));
-        tokio::time::sleep(POLL / 20).await;
-    }
+    let names: Vec<_> = nodes.iter().map(|(node, _)| node.name.as_str()).collect();
+    let what = format!("{} says {text:?}", names.join(" or "));
+    until_at_once(&what, async || ears.iter_mut().position(|ear| ear.lines().contains(text))).await
+}
+
+/// The place of the node that leads, if these agree who does.
+pub(crate) fn agreed_leader(said: &[(usize, NodeStatus)]) -> Option<usize> {
+    let (_, first) = said.first()?;
+    let agree = said.iter().all(|(_, one)| (one.term, one.leader_id) == (first.term, first.leader_id));
+    let leader = said.iter().find(|(_, one)| one.id == first.leader_id && one.role == "leader");
+    leader.filter(|_| agree).map(|(at, _)| *at)
 }
 
 /// Hears what is added to a log.

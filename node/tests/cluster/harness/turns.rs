@@ -30,13 +30,25 @@ pub(crate) async fn turn() -> Turn {
 /// on Kubernetes (k8s/test/cases) go meanwhile. It is waited for first, so that other tests' clusters do not wait as well.
 pub(crate) async fn turn_alone() -> Turn {
     let lock = tokio::task::spawn_blocking(|| {
-        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
-        fs::create_dir_all(&target).unwrap();
-        let lock = fs::File::create(target.join("alone.lock")).unwrap();
+        let lock = lock_file();
         lock.lock().unwrap();
         lock
     });
     let lock = Some(lock.await.unwrap());
     let places = PLACES.acquire_many(AT_ONCE).await.expect("it is never closed");
     Arc::new(Place { _places: places, _alone: lock })
+}
+
+fn lock_file() -> fs::File {
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
+    fs::create_dir_all(&target).unwrap();
+    fs::File::create(target.join("alone.lock")).unwrap()
+}
+
+#[tokio::test]
+async fn nothing_else_begins_while_a_test_is_alone() {
+    let alone = turn_alone().await;
+    assert!(lock_file().try_lock().is_err(), "a case on Kubernetes could begin");
+    assert_eq!(PLACES.available_permits(), 0, "another test could begin");
+    drop(alone);
 }

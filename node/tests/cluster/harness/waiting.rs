@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// How long anything may take before a test gives up. Nothing takes nearly as long on an idle machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at a condition.
-pub(super) const POLL: Duration = Duration::from_millis(40);
+const POLL: Duration = Duration::from_millis(40);
 /// Of these, one has to be calm.
 const ROUNDS: u32 = 3;
 
@@ -15,14 +15,28 @@ pub(crate) async fn until<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -
 }
 
 /// The same, for something that may take longer.
-pub(crate) async fn until_within<T>(patience: Duration, what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn until_within<T>(patience: Duration, what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
+    looking_every(POLL, patience, what, look).await
+}
+
+/// The same, for something that must not be missed.
+pub(crate) async fn until_at_once<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
+    looking_every(POLL / 20, PATIENCE, what, look).await
+}
+
+async fn looking_every<T>(
+    pause: Duration,
+    patience: Duration,
+    what: &str,
+    mut look: impl AsyncFnMut() -> Option<T>,
+) -> T {
     let deadline = Instant::now() + patience;
     loop {
         if let Some(seen) = look().await {
             return seen;
         }
         assert!(Instant::now() < deadline, "gave up waiting until {what}");
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(pause).await;
     }
 }
 
