@@ -306,9 +306,18 @@ impl Plan {
              {tries}\
              \x20 grpcurl -plaintext {first} list\n\
              \n\
-             Ctrl-C stops it; `{name} up` goes on with the same data.\n",
+             Ctrl-C stops it; `{name} up{same}` goes on with the same data.\n",
             dir = self.dir.display(),
+            same = self.same(),
         )
+    }
+
+    /// What it takes to start this one again.
+    fn same(&self) -> String {
+        let dir = (!self.is_found()).then(|| format!(" --dir {}", self.dir.display()));
+        let config =
+            (self.config != self.dir.join("balsa.toml")).then(|| format!(" --config {}", self.config.display()));
+        dir.into_iter().chain(config).collect()
     }
 
     /// Whether the CLI finds the cluster by itself from here.

@@ -212,6 +212,20 @@ fn what_is_proposed_to_try_is_what_the_cluster_serves() {
 }
 
 #[test]
+fn the_welcome_says_with_what_the_same_cluster_starts_again() {
+    let home = TempDir::new().unwrap();
+    let (dir, config) = (home.path().join("cluster"), home.path().join("balsa.toml"));
+    let same = |args: Args| {
+        let welcome = Plan::make(&args).unwrap().welcome();
+        let (_, same) = welcome.split_once(" up").unwrap();
+        same.split_once('`').unwrap().0.replace(&home.path().display().to_string(), "HOME")
+    };
+    assert_eq!(same(Args { port: Some(free_port()), ..args(&dir) }), " --dir HOME/cluster");
+    fs::copy(dir.join("balsa.toml"), &config).unwrap();
+    assert_eq!(same(Args { config: Some(config), ..args(&dir) }), " --dir HOME/cluster --config HOME/balsa.toml");
+}
+
+#[test]
 fn endpoints_are_there_while_the_cluster_is() {
     let dir = TempDir::new().unwrap();
     let port = free_port();
